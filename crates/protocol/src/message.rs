@@ -1,0 +1,158 @@
+//! What is published, and what it becomes once the log has given it a place.
+
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::cursor::Offset;
+use crate::envelope::Envelope;
+use crate::frame::{Form, head};
+use crate::headers::Headers;
+use crate::topic::Topic;
+
+/// What a publisher hands over. Bytes in are bytes out: nothing of it is ever rewritten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// Where it goes.
+    pub topic: Topic,
+    /// The HTTP method it came by, or empty for what the broker itself publishes.
+    pub method: Box<str>,
+    /// The query as it was sent, without the question mark and without our own token.
+    pub query: Box<str>,
+    /// The sender's address.
+    pub address: Box<str>,
+    /// The sender's headers, without hop-by-hop ones and credentials of ours.
+    pub headers: Headers,
+    /// The body.
+    pub body: Bytes,
+    /// How subscribers get to see the body.
+    pub format: Format,
+}
+
+impl Publication {
+    /// What the broker itself publishes: a topic and a body.
+    #[must_use]
+    pub fn new(topic: Topic, body: impl Into<Bytes>) -> Self {
+        Self {
+            topic,
+            method: Box::default(),
+            query: Box::default(),
+            address: Box::default(),
+            headers: Headers::default(),
+            body: body.into(),
+            format: Format::Raw,
+        }
+    }
+
+    /// How much memory it takes, in bytes, near enough to bound a log by.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let texts = self.topic.as_str().len() + self.query.len() + self.address.len();
+        size_of::<Message>() + texts + self.headers.size() + self.body.len()
+    }
+}
+
+/// How subscribers see a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As it was sent.
+    Raw,
+    /// In an [`Envelope`], with GitHub's headers.
+    Github,
+}
+
+/// A publication with its place in the log: immutable, shared by everybody it is delivered to.
+#[derive(Debug)]
+pub struct Message {
+    /// Its place in the log.
+    pub offset: Offset,
+    /// When the log took it.
+    pub time: SystemTime,
+    /// What was published.
+    pub publication: Publication,
+    envelope: OnceLock<Bytes>,
+    plain: OnceLock<Box<[u8]>>,
+    prefixed: OnceLock<Box<[u8]>>,
+}
+
+impl Message {
+    /// Gives a publication its place.
+    #[must_use]
+    pub fn new(publication: Publication, offset: Offset, time: SystemTime) -> Self {
+        Self {
+            offset,
+            time,
+            publication,
+            envelope: OnceLock::new(),
+            plain: OnceLock::new(),
+            prefixed: OnceLock::new(),
+        }
+    }
+
+    /// Where it was published.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.publication.topic
+    }
+
+    /// What subscribers see of the body.
+    #[must_use]
+    pub fn payload(&self) -> &Bytes {
+        let Publication { headers, body, .. } = &self.publication;
+        match self.publication.format {
+            Format::Raw => body,
+            Format::Github => self
+                .envelope
+                .get_or_init(|| Envelope::new(headers, body.clone()).to_json()),
+        }
+    }
+
+    /// The message as one WebSocket frame, in two parts to be written one behind the other.
+    #[must_use]
+    pub fn frame(&self, form: Form) -> [&[u8]; 2] {
+        let payload = self.payload();
+        let part = match form {
+            Form::Plain => &self.plain,
+            Form::Prefixed => &self.prefixed,
+        };
+        let head = part.get_or_init(|| head(form, self.topic().as_str(), payload.len()));
+        [head, payload]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(publication: Publication) -> Message {
+        Message::new(publication, Offset(1), SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_frame_is_encoded_once_and_shared() {
+        let topic = Topic::parse("a/b").unwrap();
+        let message = message(Publication::new(topic, "hello"));
+        assert_eq!(message.frame(Form::Plain).concat(), b"\x82\x05hello");
+        assert_eq!(
+            message.frame(Form::Prefixed).concat(),
+            b"\x82\x09a/b\0hello"
+        );
+        let [first, again] = [message.frame(Form::Plain), message.frame(Form::Plain)];
+        assert_eq!(first[0].as_ptr(), again[0].as_ptr());
+        assert_eq!(first[1].as_ptr(), message.publication.body.as_ptr());
+    }
+
+    #[test]
+    fn subscribers_see_the_envelope_and_the_body_stays_as_it_was() {
+        let topic = Topic::parse("/unsafe/github.com/org/acme").unwrap();
+        let publication = Publication {
+            format: Format::Github,
+            ..Publication::new(topic, "{}")
+        };
+        let message = message(publication);
+        let envelope = Envelope::from_json(message.payload()).unwrap();
+        assert_eq!(envelope.payload, "{}");
+        assert_eq!(message.publication.body, "{}");
+    }
+}
