@@ -1,1 +1,121 @@
-//! x
+//! The broker: carries each published message to every subscription whose filter matches.
+//!
+//! It knows topics, subscriptions and a log. It knows nothing of sockets, HTTP or tokens, so
+//! every rule here is tested without a network.
+//!
+//! Publishing never waits for a reader. A subscription whose queue is full loses nothing: the
+//! hub passes it over, and it reads the log at its own pace until it meets the tail again. Every
+//! subscriber sees the order of the log, because the hub is fed from the log's tail alone.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use hookbot_broker::Broker;
+//! use hookbot_log::MemoryLog;
+//! use hookbot_protocol::{Filter, Publication, Topic};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (broker, fan_out) = Broker::new(Arc::new(MemoryLog::new(1 << 20)));
+//! tokio::spawn(fan_out.run());
+//!
+//! let mut deploys = broker.subscribe(Filter::parse("deploys/")?);
+//! broker.publish(Publication::new(Topic::parse("deploys/site")?, "v2")).await?;
+//! assert_eq!(deploys.next().await?.payload(), "v2");
+//! # Ok(())
+//! # }
+//! ```
+
+mod hub;
+mod queue;
+mod subscription;
+
+use std::sync::Arc;
+
+use hookbot_log::{AppendError, Log, Tail};
+use hookbot_protocol::{Cursor, Filter, Offset, Publication};
+use tokio::sync::watch;
+
+use hub::Hub;
+pub use subscription::{Gap, Subscription};
+
+/// A cheap handle on the broker; clones are the same broker.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+struct Inner {
+    log: Arc<dyn Log>,
+    hub: Hub,
+    /// Everything before this has been handed to the subscriptions.
+    fanned_out: watch::Sender<Offset>,
+}
+
+impl Broker {
+    /// A broker on a log, and the work that its fan-out is: nothing is delivered unless
+    /// [`FanOut::run`] is.
+    #[must_use]
+    pub fn new(log: Arc<dyn Log>) -> (Self, FanOut) {
+        let tail = log.tail();
+        let fanned_out = watch::Sender::new(log.bounds().next);
+        let broker = Self(Arc::new(Inner {
+            log,
+            hub: Hub::default(),
+            fanned_out,
+        }));
+        let fan_out = FanOut {
+            broker: broker.clone(),
+            tail,
+        };
+        (broker, fan_out)
+    }
+
+    /// Hands a publication to the log, and returns its place once the log has it. Subscribers
+    /// get it soon after.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't keep it; nobody will get it then.
+    pub async fn publish(&self, publication: Publication) -> Result<Cursor, AppendError> {
+        self.0.log.append(publication).await
+    }
+
+    /// Subscribes to what is published from now on.
+    #[must_use]
+    pub fn subscribe(&self, filter: Filter) -> Subscription {
+        let queue = self.0.hub.add(&filter);
+        // What the log had before this line is not for the newcomer, though the hub may still
+        // be handing it out.
+        let next = self.0.log.bounds().next;
+        Subscription::new(self.clone(), filter, queue, next)
+    }
+
+    /// Waits until everything in the log by now has been handed to the subscriptions.
+    pub async fn flushed(&self) {
+        let end = self.0.log.bounds().next;
+        let mut fanned_out = self.0.fanned_out.subscribe();
+        // The sender lives as long as `self`.
+        let _ = fanned_out.wait_for(|upto| *upto >= end).await;
+    }
+}
+
+/// The work of handing each message to the subscriptions it is for.
+pub struct FanOut {
+    broker: Broker,
+    tail: Box<dyn Tail>,
+}
+
+impl FanOut {
+    /// Fans out until dropped.
+    pub async fn run(mut self) {
+        loop {
+            let messages = self.tail.next().await;
+            for message in &messages {
+                self.broker.0.hub.deliver(message);
+                // A wide fan-out takes a while, and connections share this thread.
+                tokio::task::consume_budget().await;
+            }
+            if let Some(last) = messages.last() {
+                self.broker.0.fanned_out.send_replace(last.offset.next());
+            }
+        }
+    }
+}

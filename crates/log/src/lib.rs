@@ -1,1 +1,114 @@
-//! x
+//! The message log: append, read from an offset, trim.
+//!
+//! One log holds the messages of all topics and counts them with one [`Offset`], so one number
+//! resumes any subscription. [`Log`] is what the broker knows of it; [`MemoryLog`] keeps the
+//! newest messages in a bounded ring.
+//!
+//! A log knows nothing of subscribers. The rule a reader would get wrong: whoever fans messages
+//! out takes them from [`Log::tail`], never from the hand of the publisher, because only the
+//! tail's order is the order of the offsets.
+
+mod memory;
+
+use std::sync::Arc;
+
+use futures_core::future::BoxFuture;
+use hookbot_protocol::{Cursor, Epoch, Filter, Message, Offset, Publication};
+
+pub use memory::MemoryLog;
+
+/// An ordered, bounded store of messages. There is one for the whole broker.
+pub trait Log: Send + Sync + 'static {
+    /// Which log this is; offsets of another epoch mean nothing here.
+    fn epoch(&self) -> Epoch;
+
+    /// Gives a publication the next offset and keeps it. Once this returns, the message is as
+    /// safe as this log can make it.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be kept. It is then not in the log, and the publisher may try again.
+    fn append(&self, publication: Publication) -> BoxFuture<'_, Result<Cursor, AppendError>>;
+
+    /// What can be read now.
+    fn bounds(&self) -> Bounds;
+
+    /// Reads what `filter` matches, in order, from `from` on. Returns early at `limit`, at the
+    /// end, or when it has looked at enough for one go; [`Page::next`] says where to go on.
+    ///
+    /// The read borrows nothing, so that a slow reader can hold on to one half done.
+    ///
+    /// # Errors
+    ///
+    /// When `from` has been trimmed away.
+    fn read(
+        &self,
+        filter: Filter,
+        from: Offset,
+        limit: Limit,
+    ) -> BoxFuture<'static, Result<Page, ReadError>>;
+
+    /// Drops every message before `upto`.
+    fn trim(&self, upto: Offset);
+
+    /// Every message appended from now on, in order. A log has one tail: the one taken last.
+    ///
+    /// A message is not trimmed before the tail has handed it out.
+    fn tail(&self) -> Box<dyn Tail>;
+}
+
+/// The log's newest end, as it grows.
+pub trait Tail: Send {
+    /// Waits for messages and returns at least one. Cancel safe.
+    fn next(&mut self) -> BoxFuture<'_, Vec<Arc<Message>>>;
+}
+
+/// Which offsets a log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The oldest message's, or `next` where there is none.
+    pub first: Offset,
+    /// What the next message will get.
+    pub next: Offset,
+}
+
+/// How much one read may return. At least one message is returned, whatever its size.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes, by [`Publication::size`].
+    pub bytes: usize,
+}
+
+/// What one read found.
+#[derive(Debug)]
+pub struct Page {
+    /// The messages that match, in order.
+    pub messages: Vec<Arc<Message>>,
+    /// Everything before this has been looked at. Moves on even where nothing matched.
+    pub next: Offset,
+}
+
+/// Why a publication was not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// One message larger than the whole log may be.
+    #[error("the message is larger than the log, which holds {capacity} bytes")]
+    TooLarge {
+        /// What the log may hold, in bytes.
+        capacity: usize,
+    },
+}
+
+/// Why nothing was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The place has been trimmed away.
+    #[error("messages before offset {first} are no longer kept")]
+    Trimmed {
+        /// The oldest that can be read.
+        first: Offset,
+    },
+}

@@ -49,7 +49,12 @@ impl Publication {
     #[must_use]
     pub fn size(&self) -> usize {
         let texts = self.topic.as_str().len() + self.query.len() + self.address.len();
-        size_of::<Message>() + texts + self.headers.size() + self.body.len()
+        let bodies = match self.format {
+            Format::Raw => self.body.len(),
+            // The envelope holds it once more, in base64.
+            Format::Github => self.body.len() + self.body.len() / 3 * 4,
+        };
+        size_of::<Message>() + texts + self.headers.size() + bodies
     }
 }
 
