@@ -69,7 +69,7 @@ impl Envelope {
 
 /// Why a body is not an envelope.
 #[derive(Debug, thiserror::Error)]
-#[error("not a GitHub envelope: {0}")]
+#[error("not a GitHub envelope")]
 pub struct EnvelopeError(#[from] serde_json::Error);
 
 mod base64_text {

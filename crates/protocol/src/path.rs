@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::filter::Filter;
 use crate::topic::{
-    BROKERS_OWN, RESERVED, Topic, TopicError, UNSAFE, check_first, check_segment, first_segment,
+    BROKERS_OWN, RECURSIVE, RESERVED, Topic, TopicError, UNSAFE, check_first, check_segment,
+    check_size, first_segment,
 };
 
 /// A request's path: decoded, checked, and sorted by what it leads to.
@@ -145,9 +146,6 @@ pub enum PathError {
     PublishToPrefix,
 }
 
-/// How old clients, in the path itself, ask for everything below it.
-const RECURSIVE: &str = "?recursive";
-
 /// Decodes a raw path, exactly once, and checks what holds for every path.
 fn decode(raw: &str) -> Result<String, PathError> {
     if !raw.starts_with('/') {
@@ -175,7 +173,8 @@ fn decode(raw: &str) -> Result<String, PathError> {
     if text.len() > Path::MAX_BYTES {
         return Err(PathError::TooLong);
     }
-    let inner = text[1..].strip_suffix('/').unwrap_or(&text[1..]);
+    let inner = &text[1..];
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
     if inner.split('/').count() > Path::MAX_SEGMENTS {
         return Err(PathError::TooManySegments);
     }
@@ -207,7 +206,11 @@ fn classify(text: &str) -> Result<Endpoint, PathError> {
             Ok(Endpoint::Subscribe(filter(name, is_unsafe)))
         }
         _ if is_unsafe || RESERVED.contains(&first_segment(rest)) => Ok(Endpoint::Other),
-        _ => Ok(Endpoint::Combined(filter(rest, false))),
+        _ => {
+            // Whatever can be published to can also be named with its verb.
+            check_size("/pub/", rest)?;
+            Ok(Endpoint::Combined(filter(rest, false)))
+        }
     }
 }
 
@@ -224,8 +227,7 @@ fn filter(name: &str, is_unsafe: bool) -> Filter {
 
 /// `path`, then each of its proper prefixes that end in `/`, longest first.
 fn and_ancestors(path: &str) -> impl Iterator<Item = &str> {
-    let proper = &path[..path.len() - 1];
-    let ends = proper.bytes().enumerate().rev();
+    let ends = path.bytes().enumerate().rev().skip(1);
     let ancestors = ends.filter(|(_, byte)| *byte == b'/');
     std::iter::once(path).chain(ancestors.map(|(at, _)| &path[..=at]))
 }
@@ -251,6 +253,7 @@ mod tests {
     fn a_path_that_breaks_a_rule_is_refused_by_that_rule() {
         let long = format!("/pub/{}", "x".repeat(Path::MAX_BYTES));
         let deep = format!("/sub{}", "/x".repeat(Path::MAX_SEGMENTS));
+        let deep_bare = "/x".repeat(Path::MAX_SEGMENTS);
         let topic = |error| Err(PathError::Topic(error));
         for (raw, error) in [
             ("", Err(PathError::NotAbsolute)),
@@ -268,6 +271,7 @@ mod tests {
             ("/pub/%ed%a0%80", Err(PathError::NotUtf8)),
             (&long, Err(PathError::TooLong)),
             (&deep, Err(PathError::TooManySegments)),
+            (&deep_bare, topic(TopicError::TooManySegments)),
             ("//", topic(TopicError::EmptySegment)),
             ("//pub/a", topic(TopicError::EmptySegment)),
             ("/pub//a", topic(TopicError::EmptySegment)),
@@ -343,6 +347,7 @@ mod tests {
             ["/unsafe/sub/a", "/unsafe/sub/", "/unsafe/", "/"]
         );
         assert_eq!(granting("/metrics"), ["/metrics", "/"]);
+        assert_eq!(granting("/pub/ü"), ["/pub/ü", "/pub/", "/", "/ü"]);
     }
 
     #[test]
@@ -387,9 +392,11 @@ mod tests {
         }
 
         #[test]
-        fn no_input_panics(raw in any::<String>()) {
-            let _ = Path::parse(&raw);
+        fn no_input_panics(raw in "/(pub/|sub/)?.{0,20}") {
             let _ = Scope::parse(&raw);
+            if let Ok(path) = Path::parse(&raw) {
+                path.granting().for_each(drop);
+            }
         }
     }
 }

@@ -20,17 +20,11 @@ impl Topic {
     ///
     /// Says which rule the text breaks; see [`TopicError`].
     pub fn parse(text: &str) -> Result<Self, TopicError> {
-        let (name, path) = match text.strip_prefix(UNSAFE) {
-            Some(name) => (name, "/unsafe/pub/"),
-            None => (text, "/pub/"),
+        let (path, name) = match text.strip_prefix(UNSAFE) {
+            Some(name) => ("/unsafe/pub/", name),
+            None => ("/pub/", text),
         };
-        // What can't be reached by a path is no topic.
-        if path.len() + name.len() > Path::MAX_BYTES {
-            return Err(TopicError::TooLong);
-        }
-        if path.matches('/').count() + name.matches('/').count() > Path::MAX_SEGMENTS {
-            return Err(TopicError::TooManySegments);
-        }
+        check_size(path, name)?;
         name.split('/').try_for_each(check_segment)?;
         check_first(name)?;
         Ok(Self(text.into()))
@@ -90,6 +84,9 @@ pub enum TopicError {
     /// NUL, a line break or another control character.
     #[error("a topic must not have control characters")]
     Control,
+    /// A segment ends as a path does that old clients ask for everything below with.
+    #[error("a segment must not end in \"{RECURSIVE}\"")]
+    Recursive,
     /// The first segment is one of the server's own.
     #[error("a topic must not begin with a segment that the server keeps for itself")]
     Reserved,
@@ -101,12 +98,25 @@ pub enum TopicError {
     TooManySegments,
 }
 
+/// Checks that the path to `name`, a topic or a prefix below `path`, is one a request may have.
+pub(crate) fn check_size(path: &str, name: &str) -> Result<(), TopicError> {
+    if path.len() + name.len() > Path::MAX_BYTES {
+        return Err(TopicError::TooLong);
+    }
+    let name = name.strip_suffix('/').unwrap_or(name);
+    if path.matches('/').count() + name.matches('/').count() > Path::MAX_SEGMENTS {
+        return Err(TopicError::TooManySegments);
+    }
+    Ok(())
+}
+
 /// Checks one segment of a topic or of a path, already decoded.
 pub(crate) fn check_segment(segment: &str) -> Result<(), TopicError> {
     match segment {
         "" => Err(TopicError::EmptySegment),
         "." | ".." => Err(TopicError::DotSegment),
         _ if segment.chars().any(char::is_control) => Err(TopicError::Control),
+        _ if segment.ends_with(RECURSIVE) => Err(TopicError::Recursive),
         _ => Ok(()),
     }
 }
@@ -126,6 +136,9 @@ pub(crate) fn check_first(name: &str) -> Result<(), TopicError> {
 pub(crate) fn first_segment(name: &str) -> &str {
     name.split_once('/').map_or(name, |(first, _)| first)
 }
+
+/// How old clients, in the path itself, ask for everything below it.
+pub(crate) const RECURSIVE: &str = "?recursive";
 
 /// What every unsafe topic begins with.
 pub(crate) const UNSAFE: &str = "/unsafe/";
@@ -185,6 +198,7 @@ mod tests {
             ("a\0b", TopicError::Control),
             ("a\nb", TopicError::Control),
             ("a\u{85}b", TopicError::Control),
+            ("a?recursive/b", TopicError::Recursive),
             ("pub/a", TopicError::Reserved),
             ("unsafe/a", TopicError::Reserved),
             ("metrics", TopicError::Reserved),
