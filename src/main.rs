@@ -1,1 +1,7 @@
-fn main() {}
+//! The `hookbot` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hookbot::cli::main()
+}

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
 use crate::filter::Filter;
 use crate::topic::{
     BROKERS_OWN, RECURSIVE, RESERVED, Topic, TopicError, UNSAFE, check_first, check_segment,
@@ -103,10 +105,25 @@ impl Scope {
         }
     }
 
+    /// The path that a topic is published to.
+    #[must_use]
+    pub fn publishing(topic: &Topic) -> Self {
+        Self(match topic.as_str().strip_prefix(UNSAFE) {
+            Some(name) => format!("{UNSAFE}pub/{name}"),
+            None => format!("/pub/{topic}"),
+        })
+    }
+
     /// The decoded path.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The path as it is written in a URL.
+    #[must_use]
+    pub fn encoded(&self) -> String {
+        percent_encode(self.0.as_bytes(), NOT_IN_A_PATH).to_string()
     }
 }
 
@@ -145,6 +162,23 @@ pub enum PathError {
     #[error("a message is published to one topic, so the path must not end in a slash")]
     PublishToPrefix,
 }
+
+/// What is written as it is in the path of a URL: the unreserved characters and a few of the
+/// reserved ones (RFC 3986, section 3.3), the same that the Go program leaves alone.
+const NOT_IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
 
 /// Decodes a raw path, exactly once, and checks what holds for every path.
 fn decode(raw: &str) -> Result<String, PathError> {
@@ -348,6 +382,17 @@ mod tests {
         );
         assert_eq!(granting("/metrics"), ["/metrics", "/"]);
         assert_eq!(granting("/pub/ü"), ["/pub/ü", "/pub/", "/", "/ü"]);
+    }
+
+    #[test]
+    fn a_scope_is_written_so_that_it_reads_back() {
+        for text in ["/", "/pub/ü(1)+2", "/sub/100%/a b/", "/pub/a?b#c"] {
+            let scope = Scope(text.to_owned());
+            assert_eq!(Scope::parse(&scope.encoded()), Ok(scope));
+        }
+        let publishing = |topic| Scope::publishing(&Topic::parse(topic).unwrap()).0;
+        assert_eq!(publishing("a/b"), "/pub/a/b");
+        assert_eq!(publishing("/unsafe/a"), "/unsafe/pub/a");
     }
 
     #[test]

@@ -1,0 +1,24 @@
+//! `hookbot completion`: what a shell needs to complete a command line.
+
+use std::io;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::{Cli, Failure};
+
+/// Prints a completion script.
+///
+/// For example: hookbot completion bash > /etc/bash_completion.d/hookbot
+#[derive(Debug, Args)]
+pub(super) struct CompletionArgs {
+    /// The shell to complete in.
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub(super) fn run(args: &CompletionArgs) -> Result<(), Failure> {
+    let mut command = Cli::command();
+    clap_complete::generate(args.shell, &mut command, "hookbot", &mut io::stdout());
+    Ok(())
+}

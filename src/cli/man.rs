@@ -1,0 +1,36 @@
+//! `hookbot man`: the manual pages.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, CommandFactory};
+use clap_mangen::Man;
+
+use super::{Cli, Failure};
+
+/// Prints the manual page, or writes one a command.
+///
+/// For example: hookbot man | man -l -
+#[derive(Debug, Args)]
+pub(super) struct ManArgs {
+    /// A folder to write hookbot.1, hookbot-serve.1 and so on to.
+    folder: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &ManArgs) -> Result<(), Failure> {
+    let Some(folder) = &args.folder else {
+        let mut page = Vec::new();
+        Man::new(Cli::command())
+            .render(&mut page)
+            .context("cannot render the page")?;
+        io::stdout()
+            .write_all(&page)
+            .context("cannot write the page")?;
+        return Ok(());
+    };
+    let context = || format!("cannot write manual pages to {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(context)?;
+    clap_mangen::generate_to(Cli::command(), folder).with_context(context)?;
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! Arguments as typed: one file a command, and how each way to fail leaves the process.
+
+mod completion;
+mod listen;
+mod make_tokens;
+mod man;
+mod output;
+mod publish;
+mod remote;
+mod route_github;
+mod serve;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{KeyArgs, KeyError, Secret};
+
+/// Turns webhooks into messages that anything can listen to, from behind any firewall.
+///
+/// Senders post to a public URL; listeners dial out over a WebSocket. Tokens are HMACs of paths
+/// under one key: HOOKBOT_KEY=... hookbot serve
+#[derive(Debug, Parser)]
+#[command(name = "hookbot", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct GlobalArgs {
+    #[command(flatten)]
+    keys: KeyArgs,
+
+    /// The secret that GitHub signs webhooks with.
+    #[arg(
+        long,
+        global = true,
+        env = "HOOKBOT_GITHUB_SECRET",
+        hide_env_values = true
+    )]
+    #[arg(value_name = "SECRET", help_heading = "Keys")]
+    github_secret: Option<Secret>,
+
+    /// How log lines are written, to standard error. RUST_LOG chooses which.
+    #[arg(
+        long,
+        global = true,
+        env = "HOOKBOT_LOG_FORMAT",
+        value_enum,
+        default_value_t
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::ServeArgs>),
+    #[command(visible_alias = "t")]
+    MakeTokens(make_tokens::MakeTokensArgs),
+    Listen(listen::ListenArgs),
+    Publish(publish::PublishArgs),
+    RouteGithub(route_github::RouteGithubArgs),
+    Completion(completion::CompletionArgs),
+    Man(man::ManArgs),
+}
+
+/// Why a command failed, by the exit code it leaves.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The arguments or the environment are not right.
+    #[error("{0:#}")]
+    Usage(anyhow::Error),
+    /// The server said no.
+    #[error("{0}")]
+    Refused(hookbot_listen::Error),
+    /// The server can't be reached, or was lost.
+    #[error("{0}")]
+    Unreachable(hookbot_listen::Error),
+    /// Not enough happened in time.
+    #[error("{0}")]
+    Timeout(String),
+    /// Everything else.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Other(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Refused(_) => 3,
+            Self::Unreachable(_) => 4,
+            Self::Timeout(_) => 5,
+        }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        Self::Usage(error.into())
+    }
+}
+
+impl From<hookbot_listen::Error> for Failure {
+    fn from(error: hookbot_listen::Error) -> Self {
+        match error {
+            hookbot_listen::Error::Url(_) => Self::Usage(error.into()),
+            error if error.is_refusal() => Self::Refused(error),
+            error => Self::Unreachable(error),
+        }
+    }
+}
+
+/// How every command's help ends.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed, for example because the port is taken
+  2  wrong arguments, a missing key or a malformed URL
+  3  the server refused, for example because of the token
+  4  the server can't be reached or was lost
+  5  not done within --timeout";
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe is no reason to fail.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(2),
+            };
+        }
+    };
+    start_log(cli.global.log_format);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let style = anstyle::AnsiColor::Red.on_default().bold();
+            anstream::eprintln!("{style}error:{style:#} {failure}");
+            failure.code().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Serve(args) => serve::run(&global, &args),
+        Command::MakeTokens(args) => make_tokens::run(&global.keys, &args),
+        Command::Listen(args) => listen::run(&args),
+        Command::Publish(args) => publish::run(&args),
+        Command::RouteGithub(args) => route_github::run(&global, &args),
+        Command::Completion(args) => completion::run(&args),
+        Command::Man(args) => man::run(&args),
+    }
+}
+
+/// Sends log lines to standard error, in colour where somebody looks at them.
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter.from_env_lossy())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+}

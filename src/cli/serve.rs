@@ -1,0 +1,263 @@
+//! `hookbot serve`: the broker.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use hookbot_broker::Broker;
+use hookbot_log::MemoryLog;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::route_github::github;
+use super::{Failure, GlobalArgs};
+use crate::config::Span;
+use crate::server::{Bind, Listener, Server, Settings, Tls, TlsFiles};
+
+/// Runs the broker.
+///
+/// HOOKBOT_KEY=... hookbot serve is all it takes. Messages are kept in memory, the newest
+/// --retain bytes of them, for subscribers that are slow.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Where to listen: :8080, HOST:PORT, [IPV6]:PORT or unix:PATH; may be repeated.
+    #[arg(
+        short,
+        long,
+        env = "HOOKBOT_BIND",
+        default_value = ":8080",
+        value_name = "ADDRESS"
+    )]
+    #[arg(value_delimiter = ',')]
+    bind: Vec<Bind>,
+
+    /// A router to run; may be repeated. github needs HOOKBOT_GITHUB_SECRET.
+    #[arg(long, value_enum, value_name = "NAME")]
+    router: Vec<RouterName>,
+
+    /// Accept the Go program's HMAC-SHA1 tokens, too.
+    #[arg(long)]
+    accept_sha1: bool,
+
+    /// The URL under which the world sees this server.
+    #[arg(long, env = "HOOKBOT_PUBLIC_URL", value_name = "URL")]
+    public_url: Option<String>,
+
+    /// Another origin whose pages may connect with a browser's password, * for any; may be
+    /// repeated.
+    #[arg(long, value_name = "ORIGIN")]
+    origin: Vec<String>,
+
+    /// How long open requests and deliveries may take to end when the server stops.
+    #[arg(long, default_value = "5s", value_name = "TIME")]
+    grace: Span,
+
+    #[command(flatten)]
+    tls: TlsArgs,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RouterName {
+    Github,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsArgs {
+    /// The certificate chain, PEM; plain HTTP without it. Read again when it changes, or on
+    /// SIGHUP.
+    #[arg(
+        short = 'c',
+        long = "tls-cert",
+        alias = "sslcrt",
+        env = "HOOKBOT_TLS_CERT"
+    )]
+    #[arg(value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its private key, PEM.
+    #[arg(
+        short = 'k',
+        long = "tls-key",
+        alias = "sslkey",
+        env = "HOOKBOT_TLS_KEY"
+    )]
+    #[arg(value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Admit only clients with a certificate from one of these authorities, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// How many bytes of messages are kept in memory.
+    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
+    retain: ByteSize,
+
+    /// The largest body that may be published.
+    #[arg(long, default_value = "25MiB", value_name = "SIZE")]
+    max_body: ByteSize,
+
+    /// How long a body may take to arrive.
+    #[arg(long, default_value = "60s", value_name = "TIME")]
+    body_timeout: Span,
+
+    /// How many bytes of bodies may be on their way in at once; publishers without a token can
+    /// take a quarter of it.
+    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
+    max_in_flight: ByteSize,
+
+    /// How many messages a second may be published without a token.
+    #[arg(long, default_value = "1000", value_name = "N")]
+    unsafe_rate: NonZeroU32,
+
+    /// How many connections there may be at once; by default, as many as descriptors.
+    #[arg(long, value_name = "N")]
+    max_connections: Option<NonZeroU32>,
+
+    /// How often subscribers are pinged.
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    ping_interval: Span,
+
+    /// How long a subscriber may neither send nor accept anything.
+    #[arg(long, default_value = "90s", value_name = "TIME")]
+    write_timeout: Span,
+}
+
+pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> {
+    let keys = global.keys.keys()?.accepting_sha1(args.accept_sha1);
+    let settings = args.settings(Settings::new(keys));
+    let log = MemoryLog::new(bytes(args.limits.retain));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime.context("cannot start")?.block_on(async {
+        let (broker, fan_out) = Broker::new(Arc::new(log));
+        tokio::spawn(fan_out.run());
+        let mut server =
+            Server::new(broker, settings).map_err(|error| Failure::Usage(error.into()))?;
+        if args.router.contains(&RouterName::Github) {
+            server = server.with_router(Arc::new(github(global)?));
+        }
+        let listeners = bind(&args.bind, args.tls.tls_cert.is_some()).await?;
+        let stop = CancellationToken::new();
+        tokio::spawn(obey(stop.clone(), server.tls()));
+        server.run(listeners, stop).await;
+        info!("stopped");
+        Ok(())
+    })
+}
+
+impl ServeArgs {
+    fn settings(&self, defaults: Settings) -> Settings {
+        let limits = &self.limits;
+        let tls = &self.tls;
+        Settings {
+            public_url: self.public_url.clone(),
+            origins: self.origin.clone(),
+            max_body: bytes(limits.max_body),
+            body_timeout: limits.body_timeout.0,
+            max_in_flight: bytes(limits.max_in_flight),
+            unsafe_rate: limits.unsafe_rate,
+            max_connections: max_connections(limits.max_connections),
+            ping_interval: limits.ping_interval.0,
+            write_timeout: limits.write_timeout.0,
+            grace: self.grace.0,
+            tls: tls
+                .tls_cert
+                .clone()
+                .zip(tls.tls_key.clone())
+                .map(|(certificate, key)| TlsFiles {
+                    certificate,
+                    key,
+                    client_ca: tls.client_ca.clone(),
+                }),
+            ..defaults
+        }
+    }
+}
+
+fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+/// As many connections as there may be descriptors, less some for everything else.
+fn max_connections(wanted: Option<NonZeroU32>) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "cannot raise the number of open files");
+    }
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let possible = usize::try_from(descriptors.saturating_sub(OTHER_DESCRIPTORS).max(1));
+    let possible = possible.unwrap_or(usize::MAX);
+    let wanted = wanted.and_then(|wanted| usize::try_from(wanted.get()).ok());
+    if wanted.is_some_and(|wanted| wanted > possible) {
+        warn!(
+            "only {possible} connections are possible; raise the number of open files (ulimit -n)"
+        );
+    }
+    wanted.unwrap_or(possible).min(possible)
+}
+
+/// Descriptors for everything that is not a connection.
+const OTHER_DESCRIPTORS: u64 = 32;
+
+async fn bind(addresses: &[Bind], secure: bool) -> Result<Vec<Listener>, Failure> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let bound = Listener::bind(address).await;
+        listeners.extend(bound.with_context(|| format!("cannot listen on {address}"))?);
+    }
+    for listener in &listeners {
+        let address = listener.address().context("cannot tell the address")?;
+        let scheme = if secure { "https" } else { "http" };
+        match &address {
+            Bind::Unix(_) => info!("Listening on {address}"),
+            Bind::Tcp { .. } => info!(scheme, "Listening on {address}"),
+        }
+    }
+    Ok(listeners)
+}
+
+/// Does what signals say: stop at the first, at once at the second, reload at a hang-up.
+async fn obey(stop: CancellationToken, tls: Option<Arc<Tls>>) {
+    let signals = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::hangup(),
+    ];
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals.map(signal) else {
+        return warn!("cannot listen to signals");
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {
+                if let Some(tls) = &tls {
+                    tls.reload();
+                }
+                continue;
+            }
+        }
+        if stop.is_cancelled() {
+            std::process::exit(130);
+        }
+        stop.cancel();
+    }
+}

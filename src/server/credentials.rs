@@ -1,0 +1,266 @@
+//! The tokens a request presents, and what the server keeps of a request once they are known.
+//!
+//! A token may come in four places. What verified as ours is never stored or shown; what did
+//! not is the sender's own business and passes.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hookbot_protocol::{Grant, Headers, Keys, Path, Token};
+use http::header::{AUTHORIZATION, HeaderName};
+use http::request::Parts;
+
+/// What the request may do, and which of its credentials are tokens of ours.
+#[derive(Debug, Default)]
+pub(super) struct Access {
+    /// What the best of its tokens allows; `None` without a good one.
+    pub(super) grant: Option<Grant>,
+    /// Every good token came by Basic, so a browser may have sent it by itself.
+    pub(super) only_basic: bool,
+    /// The good tokens' texts.
+    tokens: Vec<String>,
+    in_authorization: bool,
+    in_header: bool,
+}
+
+/// A header for tokens, where a proxy eats `Authorization`.
+pub(super) const HOOKBOT_TOKEN: HeaderName = HeaderName::from_static("hookbot-token");
+
+/// The query's name for a token.
+const TOKEN: &str = "token";
+
+impl Access {
+    /// Tries every credential of a request on `path`, at `now` in seconds since 1970.
+    pub(super) fn new(request: &Parts, path: &Path, keys: &Keys, now: u64) -> Self {
+        let mut access = Self {
+            only_basic: true,
+            ..Self::default()
+        };
+        let authorization = request.headers.get(AUTHORIZATION);
+        let authorization = authorization.and_then(|value| value.to_str().ok());
+        if let Some((basic, text)) = authorization.and_then(from_authorization)
+            && access.try_token(&text, path, keys, now)
+        {
+            access.in_authorization = true;
+            access.only_basic &= basic;
+        }
+        let header = request.headers.get(HOOKBOT_TOKEN);
+        if let Some(Ok(text)) = header.map(|value| value.to_str())
+            && access.try_token(text, path, keys, now)
+        {
+            access.in_header = true;
+            access.only_basic = false;
+        }
+        for pair in query_pairs(request.uri.query()) {
+            if let Some(text) = token_in(pair)
+                && access.try_token(&text, path, keys, now)
+            {
+                access.only_basic = false;
+            }
+        }
+        access
+    }
+
+    fn try_token(&mut self, text: &str, path: &Path, keys: &Keys, now: u64) -> bool {
+        let granted = text
+            .parse::<Token>()
+            .ok()
+            .and_then(|token| keys.grants(path, &token, now));
+        let Some(grant) = granted else { return false };
+        self.tokens.push(text.to_owned());
+        self.grant = Some(match self.grant {
+            None => grant,
+            // No end is the latest end.
+            Some(other) => Grant {
+                expires: grant
+                    .expires
+                    .zip(other.expires)
+                    .map(|(one, other)| one.max(other)),
+            },
+        });
+        true
+    }
+
+    /// The query as it was sent, without our token.
+    pub(super) fn kept_query(&self, query: Option<&str>) -> String {
+        let ours = |pair: &&str| token_in(pair).is_some_and(|text| self.tokens.contains(&text));
+        let kept: Vec<_> = query_pairs(query).filter(|pair| !ours(pair)).collect();
+        kept.join("&")
+    }
+
+    /// The headers that are kept with a message: those for the receiver, as they were sent.
+    pub(super) fn kept_headers(&self, request: &Parts) -> Headers {
+        let mut kept = Headers::default();
+        let nominated = nominated(request);
+        for (name, value) in &request.headers {
+            let ours = (name == AUTHORIZATION && self.in_authorization)
+                || (name == HOOKBOT_TOKEN && self.in_header);
+            let text = name.as_str();
+            if ours || NOT_KEPT.contains(&text) || nominated.iter().any(|other| other == text) {
+                continue;
+            }
+            kept.push(text, &self.masked(value.as_bytes()));
+        }
+        kept
+    }
+
+    /// Puts `***` for a token of ours, as `Referer` and a proxy's headers may repeat the URL.
+    fn masked<'a>(&self, value: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
+        let Ok(text) = str::from_utf8(value) else {
+            return value.into();
+        };
+        let found = self.tokens.iter().filter(|token| text.contains(*token));
+        let masked = found.fold(None, |masked: Option<String>, token| {
+            Some(masked.as_deref().unwrap_or(text).replace(token, "***"))
+        });
+        masked.map_or(value.into(), |masked| masked.into_bytes().into())
+    }
+}
+
+/// The text behind `Basic` or `Bearer`; whether it was the former.
+fn from_authorization(value: &str) -> Option<(bool, String)> {
+    let (scheme, rest) = value.trim().split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some((false, rest.to_owned()));
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+    let user = decoded.split_once(':').map_or(&*decoded, |(user, _)| user);
+    Some((true, user.to_owned()))
+}
+
+/// The `name=value` pairs of a query, as they were sent.
+fn query_pairs(query: Option<&str>) -> impl Iterator<Item = &str> {
+    query.into_iter().flat_map(|query| query.split('&'))
+}
+
+/// The value of a pair called `token`.
+fn token_in(pair: &str) -> Option<String> {
+    let (name, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
+    (name == TOKEN).then(|| value.into_owned())
+}
+
+/// The headers that `Connection` declares to be for this hop only (RFC 9110, section 7.6.1).
+fn nominated(request: &Parts) -> Vec<String> {
+    let values = request.headers.get_all(http::header::CONNECTION).iter();
+    let names = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    names.map(|name| name.trim().to_ascii_lowercase()).collect()
+}
+
+/// Hop-by-hop headers, and credentials that are meant for us or for a proxy.
+const NOT_KEPT: [&str; 10] = [
+    "connection",
+    "cookie",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hookbot_protocol::{Key, Scope};
+    use http::Request;
+
+    fn keys() -> Keys {
+        Keys::new(Key::new(b"secret").unwrap())
+    }
+
+    fn token(scope: &str) -> String {
+        keys()
+            .current()
+            .mint(&Scope::parse(scope).unwrap())
+            .expose()
+    }
+
+    fn access(request: http::request::Builder) -> (Access, Parts) {
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let path = Path::parse(parts.uri.path()).unwrap();
+        (Access::new(&parts, &path, &keys(), 0), parts)
+    }
+
+    fn basic(user: &str) -> String {
+        format!("Basic {}", STANDARD.encode(format!("{user}:")))
+    }
+
+    #[test]
+    fn a_token_is_found_in_each_of_its_places() {
+        let good = token("/pub/a");
+        let at = |name, value: String| Request::post("/pub/a").header(name, value);
+        for (request, only_basic) in [
+            (at("authorization", basic(&good)), true),
+            (at("authorization", format!("Bearer {good}")), false),
+            (at("AUTHORIZATION", format!("bearer  {good} ")), false),
+            (at("hookbot-token", good.clone()), false),
+            (Request::post(format!("/pub/a?x=1&token={good}")), false),
+            (Request::post(format!("/pub/a?%74oken={good}")), false),
+        ] {
+            let (access, _) = access(request);
+            assert_eq!(access.grant, Some(Grant { expires: None }));
+            assert_eq!(access.only_basic, only_basic);
+        }
+        for value in ["", "Basic", "Basic !", "Digest x", "Bearer x"] {
+            let (access, _) = access(at("authorization", value.to_owned()));
+            assert_eq!(access.grant, None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_ours_is_taken_out() {
+        let good = token("/pub/");
+        let uri = format!("/pub/a?a=1&token=theirs&token={good}&b=%20");
+        let request = Request::post(&uri)
+            .header("authorization", "Bearer theirs")
+            .header("hookbot-token", &good)
+            .header("x-a", "1")
+            .header("referer", format!("https://example.com{uri}"))
+            .header("x-a", "2")
+            .header("connection", "keep-alive, X-Hop")
+            .header("x-hop", "1")
+            .header("cookie", "c=1")
+            .header("te", "trailers");
+        let (access, parts) = access(request);
+        assert_eq!(
+            access.kept_query(parts.uri.query()),
+            "a=1&token=theirs&b=%20"
+        );
+        let kept = access.kept_headers(&parts);
+        let kept: Vec<_> = kept
+            .iter()
+            .map(|(name, value)| (name, str::from_utf8(value).unwrap()))
+            .collect();
+        assert_eq!(
+            kept,
+            [
+                ("authorization", "Bearer theirs"),
+                ("x-a", "1"),
+                ("x-a", "2"),
+                (
+                    "referer",
+                    "https://example.com/pub/a?a=1&token=theirs&token=***&b=%20"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn of_two_tokens_the_one_that_lasts_longer_counts() {
+        let keys = keys();
+        let scope = Scope::parse("/sub/a").unwrap();
+        let until = |at| keys.current().mint_expiring(&scope, at).expose();
+        let request = Request::get(format!("/sub/a?token={}&token={}", until(20), until(10)));
+        assert_eq!(access(request).0.grant, Some(Grant { expires: Some(20) }));
+        let request = Request::get(format!("/sub/a?token={}", until(20)))
+            .header("hookbot-token", token("/sub/a"));
+        assert_eq!(access(request).0.grant, Some(Grant { expires: None }));
+    }
+}

@@ -1,0 +1,121 @@
+//! Why a request was refused, and how the client is told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookbot_log::AppendError;
+use hookbot_protocol::PathError;
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
+    UPGRADE, WWW_AUTHENTICATE,
+};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+
+use super::head::Flaw;
+
+/// A response, whole.
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// Why a request was refused. The text is sent to the client, so it names no secret.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HttpError {
+    #[error("{0}")]
+    Head(#[from] Flaw),
+    #[error("a request must have exactly one Host header")]
+    Host,
+    #[error("{0}")]
+    Path(#[from] PathError),
+    #[error("")]
+    Unauthorized,
+    #[error("too many wrong tokens came from your address")]
+    TooManyFailures(Duration),
+    #[error("a page on another host must not use this browser's password; see --origin")]
+    Origin,
+    #[error("X-Hookbot-Unsafe-Is-Ok header required.")]
+    UnsafeHeader,
+    #[error("nothing is here")]
+    NotFound,
+    #[error("use {0}")]
+    Method(&'static str),
+    #[error("subscribe with a WebSocket client, at {0}")]
+    NotWebSocket(String),
+    #[error("only version 13 of the WebSocket protocol is spoken here")]
+    WebSocketVersion,
+    #[error("{0}")]
+    Handshake(String),
+    #[error("bad ?extra-metadata=, only \"github\" is known")]
+    ExtraMetadata,
+    #[error("bad ?gap=, only \"skip\" is known")]
+    Gap,
+    #[error("the body must not be larger than {limit} bytes")]
+    BodyTooLarge { limit: usize },
+    #[error("{0}")]
+    MessageTooLarge(AppendError),
+    #[error("the body took longer than {} s", .0.as_secs_f32())]
+    BodyTimeout(Duration),
+    #[error("the body ended early or is malformed")]
+    BodyBroken,
+    #[error("too many messages without a token")]
+    TooMany(Duration),
+    #[error("the server has as much to do as it can hold; try again")]
+    Busy,
+}
+
+impl HttpError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Origin => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge { .. } | Self::MessageTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotWebSocket(_) | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::TooMany(_) | Self::TooManyFailures(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The headers that belong to the status.
+    fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let text = HeaderValue::from_static;
+        match self {
+            Self::Unauthorized => vec![(WWW_AUTHENTICATE, text("Basic realm=\"hookbot\""))],
+            Self::Method(allowed) => vec![(ALLOW, text(allowed))],
+            Self::NotWebSocket(_) => {
+                vec![(UPGRADE, text("websocket")), (CONNECTION, text("upgrade"))]
+            }
+            Self::WebSocketVersion => vec![(SEC_WEBSOCKET_VERSION, text("13"))],
+            Self::TooMany(wait) | Self::TooManyFailures(wait) => {
+                vec![(RETRY_AFTER, (wait.as_secs() + 1).into())]
+            }
+            Self::Busy => vec![(RETRY_AFTER, text("1"))],
+            _ => Vec::new(),
+        }
+    }
+
+    /// One line that says what was wrong.
+    pub(super) fn reply(&self) -> Reply {
+        let status = self.status();
+        let reason = match self {
+            // These two the Go program's clients know by heart.
+            Self::Unauthorized => format!("{status}\n"),
+            Self::UnsafeHeader => format!("{status}. {self}\n"),
+            _ => format!("{status}: {self}\n"),
+        };
+        let mut reply = line(status, reason);
+        reply.headers_mut().extend(self.headers());
+        reply
+    }
+}
+
+/// A reply of one line of text, which ends in a newline.
+pub(super) fn line(status: StatusCode, text: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(text.into()));
+    *reply.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    reply.headers_mut().insert(CONTENT_TYPE, plain);
+    reply
+}

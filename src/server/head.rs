@@ -1,0 +1,309 @@
+//! Patience with a request's head: how long one may take, and which ones are refused outright.
+//!
+//! Hyper has one timer for a head and for the wait before it, and accepts two spellings that
+//! others read differently: a bare line feed, and Content-Length beside Transfer-Encoding. This
+//! sits between hyper and the connection and sees each head's bytes as they come.
+//!
+//! It looks at the heads that begin while nothing else is going on. One that was sent ahead,
+//! behind another request, reaches hyper unseen: that is no hole, because hyper then goes by
+//! Transfer-Encoding alone and closes the connection.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::transport::Transport;
+
+/// A connection that is watched while a head is awaited or read.
+pub(super) struct HeadGuard {
+    transport: Transport,
+    patience: Patience,
+    stage: Stage,
+    deadline: Pin<Box<Sleep>>,
+    requests: Arc<Requests>,
+    /// A response is stuck half-way, so nothing of ours may be written.
+    writing: bool,
+}
+
+/// How long the server waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// From a head's first byte to its end.
+    pub head: Duration,
+    /// Between requests.
+    pub idle: Duration,
+    /// For a client that still sends after it was answered to take notice.
+    pub linger: Duration,
+}
+
+enum Stage {
+    Idle,
+    Head(Scanner),
+    /// Somebody else's wait has the deadline.
+    Busy,
+    /// Answered and closing; what still comes is thrown away, for a client that is reset while
+    /// it sends may never see the answer.
+    Lingering,
+}
+
+impl HeadGuard {
+    pub(super) fn new(transport: Transport, patience: Patience) -> (Self, Arc<Requests>) {
+        let requests = Arc::new(Requests::default());
+        let guard = Self {
+            transport,
+            patience,
+            stage: Stage::Idle,
+            deadline: Box::pin(sleep(patience.idle)),
+            requests: requests.clone(),
+            writing: false,
+        };
+        (guard, requests)
+    }
+
+    pub(super) fn into_transport(self) -> Transport {
+        self.transport
+    }
+
+    fn enter(&mut self, stage: Stage, patience: Duration) {
+        self.stage = stage;
+        self.deadline.as_mut().reset(Instant::now() + patience);
+    }
+
+    fn saw(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if matches!(self.stage, Stage::Idle) {
+            self.enter(Stage::Head(Scanner::default()), self.patience.head);
+        }
+        if let Stage::Head(scanner) = &mut self.stage
+            && let Some(flaw) = scanner.scan(bytes)
+        {
+            *self.requests.flaw() = flaw;
+            self.stage = Stage::Busy;
+        }
+    }
+
+    /// Tells a client that was too slow, if a single write can.
+    fn give_up(&mut self, context: &mut Context<'_>) -> io::Error {
+        if matches!(self.stage, Stage::Head(_)) && !self.writing {
+            let _ = Pin::new(&mut self.transport).poll_write(context, TIMEOUT);
+            let _ = Pin::new(&mut self.transport).poll_flush(context);
+        }
+        io::Error::new(io::ErrorKind::TimedOut, "no whole request in time")
+    }
+}
+
+impl AsyncRead for HeadGuard {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.requests.done.swap(false, Ordering::AcqRel) {
+            this.enter(Stage::Idle, this.patience.idle);
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.transport).poll_read(context, buffer);
+        if read.is_ready() {
+            this.saw(&buffer.filled()[before..]);
+            return read;
+        }
+        if matches!(this.stage, Stage::Idle | Stage::Head(_)) {
+            ready!(this.deadline.as_mut().poll(context));
+            return Poll::Ready(Err(this.give_up(context)));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for HeadGuard {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.transport).poll_write(context, bytes);
+        this.writing = written.is_pending();
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.transport).poll_write_vectored(context, slices);
+        this.writing = written.is_pending();
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.transport).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !matches!(this.stage, Stage::Lingering) {
+            ready!(Pin::new(&mut this.transport).poll_shutdown(context))?;
+            this.enter(Stage::Lingering, this.patience.linger);
+        }
+        let mut space = [0; 4_096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut space);
+            match Pin::new(&mut this.transport).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return this.deadline.as_mut().poll(context).map(Ok),
+            }
+        }
+    }
+}
+
+/// What the guard and the requests on its connection tell each other.
+#[derive(Default)]
+pub(super) struct Requests {
+    /// What the last head was refused for.
+    flaw: Mutex<Option<Flaw>>,
+    /// A response has been sent, so the next head is awaited.
+    done: AtomicBool,
+}
+
+impl Requests {
+    /// Why the request at hand is refused, if it is.
+    pub(super) fn take_flaw(&self) -> Option<Flaw> {
+        self.flaw().take()
+    }
+
+    /// Says that the request at hand has had its response.
+    pub(super) fn finish(&self) {
+        self.done.store(true, Ordering::Release);
+    }
+
+    fn flaw(&self) -> std::sync::MutexGuard<'_, Option<Flaw>> {
+        self.flaw.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A head that two readers could read in two ways (RFC 9112, sections 2.2 and 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Flaw {
+    #[error("a line must end in a carriage return and a line feed")]
+    BareLineFeed,
+    #[error("a request must not have both Content-Length and Transfer-Encoding")]
+    TwoLengths,
+}
+
+/// Reads a head a byte at a time, just well enough to see its end and its flaws.
+#[derive(Default)]
+struct Scanner {
+    /// The beginning of the line, in lower case; enough for the longest name looked for.
+    start: [u8; TRANSFER_ENCODING.len()],
+    /// Bytes in the line, its carriage return included.
+    length: usize,
+    last: u8,
+    lines: usize,
+    bare_line_feed: bool,
+    content_length: bool,
+    transfer_encoding: bool,
+}
+
+impl Scanner {
+    /// Takes what came; at the head's end, tells whether it has a flaw.
+    fn scan(&mut self, bytes: &[u8]) -> Option<Option<Flaw>> {
+        for &byte in bytes {
+            if byte != b'\n' {
+                if let Some(place) = self.start.get_mut(self.length) {
+                    *place = byte.to_ascii_lowercase();
+                }
+                self.length += 1;
+                self.last = byte;
+                continue;
+            }
+            self.bare_line_feed |= self.last != b'\r';
+            let empty = self.length == usize::from(self.last == b'\r');
+            self.content_length |= self.start.starts_with(CONTENT_LENGTH);
+            self.transfer_encoding |= self.start == *TRANSFER_ENCODING;
+            // An empty line before the request line is allowed, and ends nothing.
+            if empty && self.lines > 0 {
+                return Some(self.flaw());
+            }
+            self.lines += usize::from(!empty);
+            (self.start, self.length, self.last) = Default::default();
+        }
+        None
+    }
+
+    fn flaw(&self) -> Option<Flaw> {
+        if self.bare_line_feed {
+            return Some(Flaw::BareLineFeed);
+        }
+        (self.content_length && self.transfer_encoding).then_some(Flaw::TwoLengths)
+    }
+}
+
+const CONTENT_LENGTH: &[u8; 15] = b"content-length:";
+const TRANSFER_ENCODING: &[u8; 18] = b"transfer-encoding:";
+
+const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+    connection: close\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 64\r\n\r\n\
+    408 Request Timeout: the head of the request took far too long.\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_where_it_ends_however_it_is_cut() {
+        for (head, flaw) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+            ("\r\n\r\nGET / HTTP/1.1\r\n\r\n", None),
+            ("POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n", None),
+            (
+                "POST / HTTP/1.1\r\nX-Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                None,
+            ),
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", Some(Flaw::BareLineFeed)),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\n", Some(Flaw::BareLineFeed)),
+            (
+                "POST / HTTP/1.1\r\nCONTENT-length: 1\r\nTransfer-ENCODING: chunked\r\n\r\n",
+                Some(Flaw::TwoLengths),
+            ),
+        ] {
+            for cut in 1..head.len() {
+                let mut scanner = Scanner::default();
+                assert_eq!(
+                    scanner.scan(&head.as_bytes()[..cut]),
+                    None,
+                    "{head:?} at {cut}"
+                );
+                let rest = &head.as_bytes()[cut..];
+                assert_eq!(scanner.scan(rest), Some(flaw), "{head:?} at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_timeouts_length_is_right() {
+        let text = str::from_utf8(TIMEOUT).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! `POST` to a topic: the body becomes a message.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookbot_protocol::{Format, Publication, Topic};
+use http::header::{CONTENT_LENGTH, HeaderName};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::time::timeout;
+
+use super::State;
+use super::credentials::Access;
+use super::error::{HttpError, Reply, line};
+use super::limits::Charge;
+use super::transport::Peer;
+
+/// Where a message is in the log; only publishers with a token are told.
+const HOOKBOT_CURSOR: HeaderName = HeaderName::from_static("hookbot-cursor");
+
+/// How long a publisher waits for the log to have room.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads the body, and replies `OK` once the log has it. Also says how large it was.
+pub(super) async fn publish(
+    state: &State,
+    topic: Topic,
+    access: &Access,
+    request: &Parts,
+    body: Incoming,
+    peer: Peer,
+) -> Result<(Reply, usize), HttpError> {
+    let format = format(request.uri.query())?;
+    let trusted = access.grant.is_some();
+    let budgets = if trusted {
+        &state.bodies[..1]
+    } else {
+        &state.bodies[..]
+    };
+    if !trusted {
+        state.unsafe_rate.count().map_err(HttpError::TooMany)?;
+    }
+    // Held until the log has the message.
+    let mut charges: Vec<_> = budgets.iter().map(super::limits::Budget::open).collect();
+    let read = read(request, body, state.settings.max_body, &mut charges);
+    let limit = state.settings.body_timeout;
+    let body = timeout(limit, read)
+        .await
+        .map_err(|_| HttpError::BodyTimeout(limit))??;
+
+    let size = body.len();
+    let publication = Publication {
+        topic,
+        method: request.method.as_str().into(),
+        query: access.kept_query(request.uri.query()).into(),
+        address: peer.to_string().into(),
+        headers: access.kept_headers(request),
+        body,
+        format,
+    };
+    let appended = timeout(APPEND_TIMEOUT, state.broker.publish(publication)).await;
+    let cursor = appended
+        .map_err(|_| HttpError::Busy)?
+        .map_err(HttpError::MessageTooLarge)?;
+
+    let mut reply = line(StatusCode::OK, "OK\n");
+    if trusted && let Ok(cursor) = HeaderValue::try_from(cursor.to_string()) {
+        reply.headers_mut().insert(HOOKBOT_CURSOR, cursor);
+    }
+    Ok((reply, size))
+}
+
+/// How subscribers are to see the body.
+fn format(query: Option<&str>) -> Result<Format, HttpError> {
+    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    match pairs.find(|(name, _)| name == "extra-metadata") {
+        None => Ok(Format::Raw),
+        Some((_, value)) if value == "github" => Ok(Format::Github),
+        Some(_) => Err(HttpError::ExtraMetadata),
+    }
+}
+
+/// Reads a body of at most `limit` bytes, taking room for it as it comes: what a client declares
+/// costs nothing until it is sent.
+async fn read(
+    request: &Parts,
+    mut body: Incoming,
+    limit: usize,
+    charges: &mut [Charge],
+) -> Result<Bytes, HttpError> {
+    let too_large = HttpError::BodyTooLarge { limit };
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large);
+    }
+    let declared = request
+        .headers
+        .contains_key(CONTENT_LENGTH)
+        .then(|| body.size_hint().lower());
+    // Copied into memory of its own: what hyper hands out pins its whole read buffer.
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| HttpError::BodyBroken)?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > limit {
+            return Err(too_large);
+        }
+        for charge in &mut *charges {
+            charge.add(data.len()).map_err(|_| HttpError::Busy)?;
+        }
+        if let Some(declared) = declared
+            && bytes.is_empty()
+        {
+            bytes.reserve_exact(usize::try_from(declared).unwrap_or(limit).min(FIRST_ROOM));
+        }
+        bytes.extend_from_slice(&data);
+    }
+    bytes.shrink_to_fit();
+    Ok(bytes.into())
+}
+
+/// The most that is allocated on the strength of a declared length alone, in bytes.
+const FIRST_ROOM: usize = 256 << 10;

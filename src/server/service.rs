@@ -1,0 +1,215 @@
+//! One request: checked, brought to its endpoint, answered, and logged.
+//!
+//! The order of the checks is the protocol's: a malformed path, a bad token, a missing unsafe
+//! header, a wrong method. Nothing of a body is read before all of them have passed.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use hookbot_protocol::{Endpoint, Filter, Path, PathError, Topic};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN};
+use http::request::Parts;
+use http::{Method, Request, StatusCode, Version};
+use hyper::body::{Body, Incoming};
+use tracing::info;
+
+use super::State;
+use super::credentials::Access;
+use super::error::{HttpError, Reply, line};
+use super::head::Flaw;
+use super::transport::Peer;
+use super::{publish, subscribe};
+
+/// Answers a request, with one line in the log.
+pub(super) async fn respond(
+    state: &Arc<State>,
+    request: Request<Incoming>,
+    flaw: Option<Flaw>,
+    peer: Peer,
+) -> Reply {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let has_body = !request.body().is_end_stream();
+
+    let (mut reply, bytes, unread) = match answer(state, request, flaw, peer).await {
+        Ok((reply, Some(bytes))) => (reply, bytes, false),
+        Ok((reply, None)) => (reply, 0, has_body),
+        Err(error) => (error.reply(), 0, has_body || flaw.is_some()),
+    };
+    if unread {
+        // What was not read would otherwise be taken for the next request.
+        reply
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let no_sniffing = HeaderName::from_static("x-content-type-options");
+    reply
+        .headers_mut()
+        .insert(no_sniffing, HeaderValue::from_static("nosniff"));
+
+    let status = reply.status().as_u16();
+    let ms = began.elapsed().as_secs_f64() * 1e3;
+    // Quoted, the path can't break the line; without its query, it has no token.
+    info!(target: "hookbot::request", %peer, %method, ?path, status, bytes, ms = (ms * 1e3).round() / 1e3);
+    reply
+}
+
+/// What a request is for, once its method is known to fit its path.
+enum Task {
+    Publish(Topic),
+    Subscribe(Filter),
+}
+
+/// Finds the answer; with it, how large the body was, if it was read.
+async fn answer(
+    state: &Arc<State>,
+    request: Request<Incoming>,
+    flaw: Option<Flaw>,
+    peer: Peer,
+) -> Result<(Reply, Option<usize>), HttpError> {
+    if let Some(flaw) = flaw {
+        return Err(flaw.into());
+    }
+    check_host(&request)?;
+    let path = Path::parse(request.uri().path())?;
+    let method = request.method();
+    if let (Endpoint::Combined(Filter::Prefix(_)), &Method::POST | &Method::PUT) =
+        (path.endpoint(), method)
+    {
+        return Err(PathError::PublishToPrefix.into());
+    }
+    if *path.endpoint() == Endpoint::Other {
+        return Ok((housekeeping(&path, method)?, None));
+    }
+
+    let (parts, body) = request.into_parts();
+    let access = authorize(state, &parts, &path, peer)?;
+    let is_unsafe = path.is_unsafe();
+    match task(path.endpoint(), &parts.method, is_unsafe, &parts)? {
+        Task::Publish(topic) => {
+            let (reply, bytes) =
+                publish::publish(state, topic, &access, &parts, body, peer).await?;
+            Ok((reply, Some(bytes)))
+        }
+        Task::Subscribe(filter) => {
+            let request = Request::from_parts(parts, body);
+            let reply = subscribe::subscribe(state, filter, &path, &access, request, peer)?;
+            Ok((reply, None))
+        }
+    }
+}
+
+/// HTTP/1.1 requires one Host; two would let two readers see two different requests.
+fn check_host(request: &Request<Incoming>) -> Result<(), HttpError> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(HttpError::Host);
+    }
+    Ok(())
+}
+
+/// Tries the request's credentials. Only publishing to an unsafe topic needs none.
+fn authorize(state: &State, request: &Parts, path: &Path, peer: Peer) -> Result<Access, HttpError> {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let access = Access::new(request, path, &state.settings.keys, now.as_secs());
+    let is_open = path.is_unsafe() && matches!(path.endpoint(), Endpoint::Publish(_));
+    if access.grant.is_none() && !is_open {
+        state
+            .failures
+            .count(peer)
+            .map_err(HttpError::TooManyFailures)?;
+        return Err(HttpError::Unauthorized);
+    }
+    if access.grant.is_some() && access.only_basic && !is_same_origin(state, request) {
+        return Err(HttpError::Origin);
+    }
+    Ok(access)
+}
+
+/// Whether a page that may use the browser's password asks, or no page at all.
+fn is_same_origin(state: &State, request: &Parts) -> bool {
+    let text = |name| {
+        request
+            .headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let Some(origin) = request.headers.get(ORIGIN) else {
+        return true;
+    };
+    let Some(origin) = origin.to_str().ok() else {
+        return false;
+    };
+    if state
+        .settings
+        .origins
+        .iter()
+        .any(|allowed| allowed == "*" || allowed == origin)
+    {
+        return true;
+    }
+    // Clients of the Go program leave the scheme out.
+    let (scheme, authority) = origin.split_once("//").unwrap_or_default();
+    let default_port = if scheme == "https:" { ":443" } else { ":80" };
+    let without_port = |host: &str| {
+        host.strip_suffix(default_port)
+            .unwrap_or(host)
+            .to_ascii_lowercase()
+    };
+    let host = request
+        .uri
+        .authority()
+        .map(http::uri::Authority::as_str)
+        .or_else(|| text(HOST));
+    !authority.is_empty() && host.is_some_and(|host| without_port(host) == without_port(authority))
+}
+
+/// Brings method and path together.
+fn task(
+    endpoint: &Endpoint,
+    method: &Method,
+    is_unsafe: bool,
+    request: &Parts,
+) -> Result<Task, HttpError> {
+    let publishes = matches!(*method, Method::POST | Method::PUT);
+    let subscribes = *method == Method::GET;
+    match endpoint {
+        Endpoint::Publish(topic) if publishes => Ok(Task::Publish(topic.clone())),
+        Endpoint::Publish(_) => Err(HttpError::Method("POST, PUT")),
+        Endpoint::Subscribe(_) if is_unsafe && !subscribe::accepts_unsafe(&request.headers) => {
+            Err(HttpError::UnsafeHeader)
+        }
+        Endpoint::Subscribe(filter) if subscribes => Ok(Task::Subscribe(filter.clone())),
+        Endpoint::Subscribe(_) => Err(HttpError::Method("GET")),
+        Endpoint::Combined(Filter::Topic(topic)) if publishes => Ok(Task::Publish(topic.clone())),
+        Endpoint::Combined(filter) if subscribes => Ok(Task::Subscribe(filter.clone())),
+        Endpoint::Combined(Filter::Topic(_)) => Err(HttpError::Method("GET, POST, PUT")),
+        Endpoint::Combined(Filter::Prefix(_)) => Err(HttpError::Method("GET")),
+        Endpoint::Other => Err(HttpError::NotFound),
+    }
+}
+
+/// The server's own pages.
+fn housekeeping(path: &Path, method: &Method) -> Result<Reply, HttpError> {
+    let (text, is_json) = match path.as_str() {
+        "/status" => ("OK\n", false),
+        "/healthz" => ("{\"status\":\"OK\"}\n", true),
+        "/version" => (
+            concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n"),
+            true,
+        ),
+        _ => return Err(HttpError::NotFound),
+    };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(HttpError::Method("GET, HEAD"));
+    }
+    let mut reply = line(StatusCode::OK, text);
+    if is_json {
+        let json = HeaderValue::from_static("application/json");
+        reply.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    }
+    Ok(reply)
+}

@@ -1,0 +1,70 @@
+//! What the server is told.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use hookbot_protocol::Keys;
+
+use super::head::Patience;
+use super::tls::TlsFiles;
+
+/// How a server behaves. [`Settings::new`] has defaults for everything but the keys.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What tokens are verified with.
+    pub keys: Keys,
+    /// The URL under which the world sees this server; without it, the one a request came to.
+    pub public_url: Option<String>,
+    /// Origins, besides the server's own, whose pages may use a browser's password; `*` for all.
+    pub origins: Vec<String>,
+    /// The largest body that may be published, in bytes.
+    pub max_body: usize,
+    /// For a body, from the end of its head to its own.
+    pub body_timeout: Duration,
+    /// For a request's head, and between requests.
+    pub patience: Patience,
+    /// For a TLS handshake.
+    pub handshake_timeout: Duration,
+    /// How many connections there may be at once.
+    pub max_connections: usize,
+    /// How many bytes of bodies may be under way at once. A quarter of it is the most that
+    /// publishers without a token can take.
+    pub max_in_flight: usize,
+    /// How many messages a second may be published without a token, all publishers together.
+    pub unsafe_rate: NonZeroU32,
+    /// How often a subscriber is asked for a sign of life.
+    pub ping_interval: Duration,
+    /// How long a subscriber may neither send nor accept anything.
+    pub write_timeout: Duration,
+    /// How long open work may take once the server stops.
+    pub grace: Duration,
+    /// Certificates; without them, plain HTTP.
+    pub tls: Option<TlsFiles>,
+}
+
+impl Settings {
+    /// The defaults, with these keys.
+    #[must_use]
+    pub fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            public_url: None,
+            origins: Vec::new(),
+            max_body: 25 << 20,
+            body_timeout: Duration::from_secs(60),
+            patience: Patience {
+                head: Duration::from_secs(10),
+                idle: Duration::from_secs(75),
+                linger: Duration::from_secs(2),
+            },
+            handshake_timeout: Duration::from_secs(10),
+            max_connections: 100_000,
+            max_in_flight: 256 << 20,
+            unsafe_rate: NonZeroU32::MIN.saturating_add(999),
+            ping_interval: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(90),
+            grace: Duration::from_secs(5),
+            tls: None,
+        }
+    }
+}

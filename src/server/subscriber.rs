@@ -1,0 +1,205 @@
+//! One subscriber on the line: messages out, pings both ways, until either side has enough.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use hookbot_broker::Subscription;
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tracing::{info, warn};
+
+use super::State;
+use super::socket::{Delivery, Received, Socket, close_code};
+use super::transport::Peer;
+
+/// A subscription and what the connection was opened with.
+pub(super) struct Subscriber {
+    pub(super) subscription: Subscription,
+    pub(super) path: Box<str>,
+    pub(super) peer: Peer,
+    pub(super) skips_gaps: bool,
+    /// When its token ends, in seconds since 1970.
+    pub(super) expires: Option<u64>,
+}
+
+/// Why a subscriber is no longer served.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// The client closed, or is gone.
+    Left,
+    /// The client broke a rule, or ran into one of ours.
+    Closed(CloseCode, &'static str),
+    /// Neither sent nor accepted anything for too long.
+    Silent,
+}
+
+/// The server stops.
+const GOING_AWAY: End = End::Closed(CloseCode::Away, "the server is shutting down");
+/// Retention has passed the subscriber by, and plain frames have no room to say what is missing.
+const GAP: End = End::Closed(
+    CloseCode::Library(4410),
+    "messages were trimmed before you read them",
+);
+const EXPIRED: End = End::Closed(CloseCode::Policy, "the token has expired");
+const CHATTY: End = End::Closed(CloseCode::Policy, "too many frames");
+
+/// How many frames a client may send between two pings. It is expected to send pongs.
+const MAX_FRAMES: u32 = 5_000;
+
+/// What changes while a subscriber is served.
+struct Line {
+    delivered: u64,
+    /// Frames received since the last ping.
+    frames: u32,
+    /// Every message there is has been queued.
+    caught_up: bool,
+}
+
+impl Subscriber {
+    /// Serves the subscriber to the end.
+    pub(super) async fn run(mut self, state: &State, mut socket: Socket<Delivery>) {
+        let began = Instant::now();
+        let mut line = Line {
+            delivered: 0,
+            frames: 0,
+            caught_up: false,
+        };
+        let end = self.serve(state, &mut socket, &mut line).await;
+        let reason = match end {
+            End::Left => "left",
+            End::Silent => "silent for too long",
+            End::Closed(code, reason) => {
+                socket.close(code, reason).await;
+                reason
+            }
+        };
+        let Self { peer, path, .. } = &self;
+        let (delivered, seconds) = (line.delivered, began.elapsed().as_secs_f32());
+        info!(target: "hookbot::request", %peer, ?path, delivered, seconds, reason, "subscriber gone");
+    }
+
+    async fn serve(
+        &mut self,
+        state: &State,
+        socket: &mut Socket<Delivery>,
+        line: &mut Line,
+    ) -> End {
+        let settings = &state.settings;
+        let tick = settings.ping_interval.min(settings.write_timeout / 3);
+        let expires = self.expires.map(deadline);
+        let mut stopping = false;
+        let (mut next_tick, mut moved, mut alive) = (Instant::now() + tick, 0, Instant::now());
+        loop {
+            let wake = expires.map_or(next_tick, |at| at.min(next_tick));
+            tokio::select! {
+                end = poll_fn(|context| self.poll_line(context, socket, line, stopping)) => return end,
+                () = state.close.cancelled(), if !stopping => stopping = true,
+                () = sleep_until(wake) => {}
+            }
+            let now = Instant::now();
+            if expires.is_some_and(|at| at <= now) {
+                return EXPIRED;
+            }
+            if now < next_tick {
+                continue;
+            }
+            next_tick = now + tick;
+            if socket.moved() != moved {
+                (moved, alive) = (socket.moved(), now);
+            }
+            if now - alive >= settings.write_timeout {
+                return End::Silent;
+            }
+            line.frames = 0;
+            if socket.ping().is_err() {
+                return End::Left;
+            }
+            // Our ping alone is no sign of the client's life.
+            moved = moved.max(socket.moved());
+        }
+    }
+
+    /// Moves everything that can be moved; ready when the subscriber is to be served no longer.
+    fn poll_line(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Socket<Delivery>,
+        line: &mut Line,
+        stopping: bool,
+    ) -> Poll<End> {
+        // Reading is how pings are answered and a hang-up is noticed.
+        while let Poll::Ready(received) = socket.poll_receive(context) {
+            match received {
+                Some(Ok(Received::Close(_))) | None => return Poll::Ready(End::Left),
+                Some(Ok(_)) => line.frames += 1,
+                Some(Err(error)) => {
+                    let close = |code| End::Closed(code, "protocol violation");
+                    return Poll::Ready(close_code(&error).map_or(End::Left, close));
+                }
+            }
+            if line.frames > MAX_FRAMES {
+                return Poll::Ready(CHATTY);
+            }
+        }
+        loop {
+            if let Poll::Ready(end) = self.fill(context, socket, line) {
+                return Poll::Ready(end);
+            }
+            match socket.poll_send(context) {
+                Poll::Ready(Ok(())) if line.caught_up => break,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Left),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if stopping {
+            Poll::Ready(GOING_AWAY)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Queues messages while there are some and there is room.
+    fn fill(
+        &mut self,
+        context: &mut Context<'_>,
+        socket: &mut Socket<Delivery>,
+        line: &mut Line,
+    ) -> Poll<End> {
+        line.caught_up = false;
+        let form = self.subscription.filter().form();
+        while socket.has_room() {
+            match self.subscription.poll_next(context) {
+                Poll::Ready(Ok(message)) => {
+                    line.delivered += 1;
+                    socket.queue(Delivery { message, form });
+                }
+                Poll::Ready(Err(gap)) => {
+                    let Self { peer, path, .. } = self;
+                    warn!(%peer, ?path, %gap, "a subscriber was too slow");
+                    if !self.skips_gaps {
+                        return Poll::Ready(GAP);
+                    }
+                }
+                Poll::Pending => {
+                    line.caught_up = true;
+                    break;
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// When `at`, in seconds since 1970, comes.
+fn deadline(at: u64) -> Instant {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let left = Duration::from_secs(at).saturating_sub(now);
+    Instant::now() + left.min(FAR_AWAY)
+}
+
+/// Long enough for every connection.
+const FAR_AWAY: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
