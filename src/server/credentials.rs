@@ -3,6 +3,8 @@
 //! A token may come in four places. What verified as ours is never stored or shown; what did
 //! not is the sender's own business and passes.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hookbot_protocol::{Grant, Headers, Keys, Path, Token};
@@ -104,15 +106,14 @@ impl Access {
     }
 
     /// Puts `***` for a token of ours, as `Referer` and a proxy's headers may repeat the URL.
-    fn masked<'a>(&self, value: &'a [u8]) -> std::borrow::Cow<'a, [u8]> {
-        let Ok(text) = str::from_utf8(value) else {
+    fn masked<'a>(&self, value: &'a [u8]) -> Cow<'a, [u8]> {
+        let found = |text: &&str| self.tokens.iter().any(|token| text.contains(token));
+        let Some(text) = str::from_utf8(value).ok().filter(found) else {
             return value.into();
         };
-        let found = self.tokens.iter().filter(|token| text.contains(*token));
-        let masked = found.fold(None, |masked: Option<String>, token| {
-            Some(masked.as_deref().unwrap_or(text).replace(token, "***"))
-        });
-        masked.map_or(value.into(), |masked| masked.into_bytes().into())
+        let hide = |text: String, token: &String| text.replace(token, "***");
+        let masked = self.tokens.iter().fold(text.to_owned(), hide);
+        masked.into_bytes().into()
     }
 }
 

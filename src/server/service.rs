@@ -32,17 +32,18 @@ pub(super) async fn respond(
     let path = request.uri().path().to_owned();
     let has_body = !request.body().is_end_stream();
 
-    let (mut reply, bytes, unread) = match answer(state, request, flaw, peer).await {
-        Ok((reply, Some(bytes))) => (reply, bytes, false),
-        Ok((reply, None)) => (reply, 0, has_body),
-        Err(error) => (error.reply(), 0, has_body || flaw.is_some()),
+    let (mut reply, read) = match answer(state, request, flaw, peer).await {
+        Ok(answered) => answered,
+        Err(error) => (error.reply(), None),
     };
-    if unread {
+    let is_confused = reply.status() == StatusCode::BAD_REQUEST;
+    if (has_body && read.is_none()) || is_confused {
         // What was not read would otherwise be taken for the next request.
         reply
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    let bytes = read.unwrap_or_default();
     let no_sniffing = HeaderName::from_static("x-content-type-options");
     reply
         .headers_mut()

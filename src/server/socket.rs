@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error as WebSocketError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
@@ -87,6 +88,7 @@ impl<F: Frame> Socket<F> {
         let gate = Gate {
             transport,
             held: false,
+            held_up: false,
             moved: 0,
         };
         let stream =
@@ -131,13 +133,17 @@ impl<F: Frame> Socket<F> {
             if self.written == 0 && (self.unflushed || !self.frames.is_empty()) {
                 // What tungstenite has half out goes first.
                 ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+                self.stream.get_mut().held_up = false;
                 self.unflushed = false;
             }
             if self.frames.is_empty() {
                 return Poll::Ready(Ok(()));
             }
             let mut slices = [IoSlice::new(&[]); MAX_FRAMES * 2];
-            let count = fill(&mut slices, &self.frames, self.written);
+            let held_up = self.stream.get_ref().held_up;
+            // With a pong waiting, the frame that is half out is finished and no other begun.
+            let frames = if held_up { 1 } else { self.frames.len() };
+            let count = fill(&mut slices, self.frames.iter().take(frames), self.written);
             let gate = self.stream.get_mut();
             let written = ready!(gate.poll_write_frames(context, &slices[..count]))?;
             self.advance(written);
@@ -161,10 +167,12 @@ impl<F: Frame> Socket<F> {
         self.frames.truncate(usize::from(self.written > 0));
         let closing = async {
             std::future::poll_fn(|context| self.poll_send(context)).await?;
-            let reason = reason.into();
-            self.stream
-                .send(Received::Close(Some(CloseFrame { code, reason })))
-                .await?;
+            let frame = CloseFrame {
+                code,
+                reason: reason.into(),
+            };
+            // Refused where the client has closed first; reading on then sends what answers it.
+            let _ = self.stream.send(Received::Close(Some(frame))).await;
             while let Some(received) = self.stream.next().await {
                 received?;
             }
@@ -196,19 +204,21 @@ pub fn close_code(error: &WebSocketError) -> Option<CloseCode> {
     match error {
         WebSocketError::Capacity(_) => Some(CloseCode::Size),
         WebSocketError::Utf8(_) => Some(CloseCode::Invalid),
+        // Gone without a word; there is nobody to tell.
+        WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
         WebSocketError::Protocol(_) => Some(CloseCode::Protocol),
         _ => None,
     }
 }
 
 /// Lays out what is to be written, without the `skip` bytes of it that are out.
-fn fill<'a, F: Frame>(
+fn fill<'a, F: Frame + 'a>(
     slices: &mut [IoSlice<'a>],
-    frames: &'a VecDeque<F>,
+    frames: impl Iterator<Item = &'a F>,
     mut skip: usize,
 ) -> usize {
     let mut count = 0;
-    for part in frames.iter().flat_map(Frame::parts) {
+    for part in frames.flat_map(Frame::parts) {
         let out = skip.min(part.len());
         skip -= out;
         let part = &part[out..];
@@ -225,6 +235,8 @@ struct Gate {
     transport: Transport,
     /// A frame of ours is half out.
     held: bool,
+    /// Tungstenite wanted to write meanwhile.
+    held_up: bool,
     /// Bytes read and written.
     moved: u64,
 }
@@ -265,6 +277,7 @@ impl AsyncWrite for Gate {
     ) -> Poll<io::Result<usize>> {
         if self.held {
             // `poll_send` runs in the same task, and flushes tungstenite once its frame is out.
+            self.held_up = true;
             return Poll::Pending;
         }
         let written = ready!(Pin::new(&mut self.transport).poll_write(context, bytes))?;

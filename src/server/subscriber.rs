@@ -23,26 +23,22 @@ pub(super) struct Subscriber {
     pub(super) expires: Option<u64>,
 }
 
-/// Why a subscriber is no longer served.
-#[derive(Debug, Clone, Copy)]
-enum End {
-    /// The client closed, or is gone.
-    Left,
-    /// The client broke a rule, or ran into one of ours.
-    Closed(CloseCode, &'static str),
-    /// Neither sent nor accepted anything for too long.
-    Silent,
-}
+/// Why a subscriber is no longer served: what it is told, if there is still somebody to tell.
+type End = (CloseCode, &'static str);
 
+/// It closed, or is gone.
+const LEFT: End = (CloseCode::Normal, "left");
+/// It neither sent nor accepted anything for too long.
+const SILENT: End = (CloseCode::Abnormal, "silent for too long");
 /// The server stops.
-const GOING_AWAY: End = End::Closed(CloseCode::Away, "the server is shutting down");
-/// Retention has passed the subscriber by, and plain frames have no room to say what is missing.
-const GAP: End = End::Closed(
+const GOING_AWAY: End = (CloseCode::Away, "the server is shutting down");
+/// Retention has passed it by, and plain frames have no room to say what is missing.
+const GAP: End = (
     CloseCode::Library(4410),
     "messages were trimmed before you read them",
 );
-const EXPIRED: End = End::Closed(CloseCode::Policy, "the token has expired");
-const CHATTY: End = End::Closed(CloseCode::Policy, "too many frames");
+const EXPIRED: End = (CloseCode::Policy, "the token has expired");
+const CHATTY: End = (CloseCode::Policy, "too many frames");
 
 /// How many frames a client may send between two pings. It is expected to send pongs.
 const MAX_FRAMES: u32 = 5_000;
@@ -65,15 +61,10 @@ impl Subscriber {
             frames: 0,
             caught_up: false,
         };
-        let end = self.serve(state, &mut socket, &mut line).await;
-        let reason = match end {
-            End::Left => "left",
-            End::Silent => "silent for too long",
-            End::Closed(code, reason) => {
-                socket.close(code, reason).await;
-                reason
-            }
-        };
+        let (code, reason) = self.serve(state, &mut socket, &mut line).await;
+        if (code, reason) != SILENT {
+            socket.close(code, reason).await;
+        }
         let Self { peer, path, .. } = &self;
         let (delivered, seconds) = (line.delivered, began.elapsed().as_secs_f32());
         info!(target: "hookbot::request", %peer, ?path, delivered, seconds, reason, "subscriber gone");
@@ -109,11 +100,11 @@ impl Subscriber {
                 (moved, alive) = (socket.moved(), now);
             }
             if now - alive >= settings.write_timeout {
-                return End::Silent;
+                return SILENT;
             }
             line.frames = 0;
             if socket.ping().is_err() {
-                return End::Left;
+                return LEFT;
             }
             // Our ping alone is no sign of the client's life.
             moved = moved.max(socket.moved());
@@ -131,11 +122,11 @@ impl Subscriber {
         // Reading is how pings are answered and a hang-up is noticed.
         while let Poll::Ready(received) = socket.poll_receive(context) {
             match received {
-                Some(Ok(Received::Close(_))) | None => return Poll::Ready(End::Left),
+                Some(Ok(Received::Close(_))) | None => return Poll::Ready(LEFT),
                 Some(Ok(_)) => line.frames += 1,
                 Some(Err(error)) => {
-                    let close = |code| End::Closed(code, "protocol violation");
-                    return Poll::Ready(close_code(&error).map_or(End::Left, close));
+                    let broke_a_rule = |code| (code, "protocol violation");
+                    return Poll::Ready(close_code(&error).map_or(LEFT, broke_a_rule));
                 }
             }
             if line.frames > MAX_FRAMES {
@@ -149,7 +140,7 @@ impl Subscriber {
             match socket.poll_send(context) {
                 Poll::Ready(Ok(())) if line.caught_up => break,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(End::Left),
+                Poll::Ready(Err(_)) => return Poll::Ready(LEFT),
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -35,9 +35,6 @@ pub enum RouteError {
     /// Its signature is malformed, or was made over another body or with another secret.
     #[error("wrong signature")]
     BadSignature,
-    /// The body is a form without a `payload` field.
-    #[error("a form without a payload")]
-    NoPayload,
     /// The payload is not JSON, or lacks a field that every such event has.
     #[error("unexpected payload: {0}")]
     Payload(#[from] serde_json::Error),

@@ -1,0 +1,19 @@
+//! What hookbot does as a whole, over real sockets on loopback.
+//!
+//! One type's rules are tested at the bottom of its file; here are the behaviours that cross
+//! rooms, a file each. Other programs' clients are in `tests/clients`.
+
+mod bad_frames;
+mod bad_requests;
+mod fan_out;
+mod isolation;
+mod limits;
+mod many_subscribers;
+mod paths;
+mod publishing;
+mod routing;
+mod shutdown;
+mod slow_clients;
+mod support;
+mod tls;
+mod tokens;

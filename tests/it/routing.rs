@@ -1,0 +1,113 @@
+use std::sync::Arc;
+
+use hmac::{Hmac, KeyInit, Mac};
+use hookbot_protocol::{Filter, Message, Publication, Topic};
+use hookbot_routers::{Github, RouteError, Router};
+use sha2::Sha256;
+
+use crate::support::{Options, TestServer};
+
+const PUSH: &[u8] = include_bytes!("../../crates/routers/tests/data/push.json");
+
+fn signature(body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(b"github's secret").unwrap();
+    mac.update(body);
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+async fn with(router: impl Router + 'static) -> TestServer {
+    TestServer::start_with(Options {
+        routers: vec![Arc::new(router)],
+        ..Options::default()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_push_that_github_signed_reaches_its_branch_and_others_reach_nobody() {
+    let server = with(Github::new(b"github's secret").unwrap()).await;
+    let mut branch = server
+        .subscribe("/sub/github.com/repo/acme/site/branch/main")
+        .await;
+    for (line, body, signed) in [
+        ("POST /unsafe/pub/github.com/org/acme", &b"{}"[..], PUSH),
+        (
+            "POST /unsafe/pub/github.com/org/acme?extra-metadata=github",
+            PUSH,
+            b"{}",
+        ),
+        // The two that are right, with the metadata and without.
+        (
+            "POST /unsafe/pub/github.com/org/acme?extra-metadata=github",
+            PUSH,
+            PUSH,
+        ),
+        ("POST /unsafe/pub/github.com/org/acme", PUSH, PUSH),
+    ] {
+        let signature = signature(signed);
+        let headers = [
+            ("X-GitHub-Event", "push"),
+            ("X-Hub-Signature-256", signature.as_str()),
+        ];
+        assert_eq!(server.request(line, &headers, body).await.status, 200);
+    }
+    for _ in 0..2 {
+        assert_eq!(
+            branch.next().await,
+            r#"{"Type":"push","Repo":"acme/site","Branch":"main","SHA":"c0ffee1234567890abcdef1234567890abcdef12","Who":"runner-example"}"#
+        );
+    }
+    server
+        .publish("github.com/repo/acme/site/branch/main", "the end")
+        .await;
+    assert_eq!(branch.next().await, "the end");
+}
+
+/// Copies what it gets, and does not survive everything.
+struct Clumsy;
+
+impl Router for Clumsy {
+    fn name(&self) -> &str {
+        "clumsy"
+    }
+
+    fn topics(&self) -> Vec<Filter> {
+        vec![Filter::parse("in/").unwrap()]
+    }
+
+    fn route(&self, message: &Message) -> Result<Vec<Publication>, RouteError> {
+        assert_ne!(message.payload(), "panic");
+        if message.payload() == "fail" {
+            return Err(RouteError::Unsigned);
+        }
+        Ok(vec![Publication::new(
+            Topic::parse("out").unwrap(),
+            message.payload().clone(),
+        )])
+    }
+}
+
+#[tokio::test]
+async fn a_router_that_fails_or_panics_stops_nothing() {
+    let server = with(Clumsy).await;
+    let mut out = server.subscribe("/sub/out").await;
+    for body in ["1", "panic", "fail", "2"] {
+        assert_eq!(server.publish("in/x", body).await.status, 200);
+    }
+    assert_eq!(out.next().await, "1");
+    assert_eq!(out.next().await, "2");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_routed_and_delivered_before_the_server_stops() {
+    let server = with(Clumsy).await;
+    let mut out = server.subscribe("/sub/out").await;
+    for number in 0..100 {
+        server.publish("in/x", &number.to_string()).await;
+    }
+    server.stop.cancel();
+    for number in 0..100 {
+        assert_eq!(out.next().await, number.to_string());
+    }
+    assert_eq!(out.close_code().await, 1001);
+}
