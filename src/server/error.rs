@@ -51,7 +51,7 @@ pub(super) enum HttpError {
     #[error("the body must not be larger than {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("{0}")]
-    MessageTooLarge(AppendError),
+    NotKept(#[from] AppendError),
     #[error("the body took longer than {} s", .0.as_secs_f32())]
     BodyTimeout(Duration),
     #[error("the body ended early or is malformed")]
@@ -70,10 +70,12 @@ impl HttpError {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyTooLarge { .. } | Self::MessageTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge { .. } | Self::NotKept(AppendError::TooLarge { .. }) => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             Self::NotWebSocket(_) | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::TooMany(_) | Self::TooManyFailures(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -91,7 +93,8 @@ impl HttpError {
             Self::TooMany(wait) | Self::TooManyFailures(wait) => {
                 vec![(RETRY_AFTER, (wait.as_secs() + 1).into())]
             }
-            Self::Busy => vec![(RETRY_AFTER, text("1"))],
+            Self::NotKept(AppendError::TooLarge { .. }) => Vec::new(),
+            Self::Busy | Self::NotKept(_) => vec![(RETRY_AFTER, text("1"))],
             _ => Vec::new(),
         }
     }

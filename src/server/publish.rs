@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hookbot_log::Appended;
 use hookbot_protocol::{Format, Publication, Topic};
 use http::header::{CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
@@ -52,18 +53,15 @@ pub(super) async fn publish(
 
     let size = body.len();
     let publication = Publication {
-        topic,
         method: request.method.as_str().into(),
         query: access.kept_query(request.uri.query()).into(),
         address: peer.to_string().into(),
         headers: access.kept_headers(request),
-        body,
         format,
+        ..Publication::new(topic, body)
     };
     let appended = timeout(APPEND_TIMEOUT, state.broker.publish(publication)).await;
-    let cursor = appended
-        .map_err(|_| HttpError::Busy)?
-        .map_err(HttpError::MessageTooLarge)?;
+    let Appended { cursor, .. } = appended.map_err(|_| HttpError::Busy)??;
 
     let mut reply = line(StatusCode::OK, "OK\n");
     if trusted && let Ok(cursor) = HeaderValue::try_from(cursor.to_string()) {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use hookbot_broker::{Gap, Subscription};
+use hookbot_broker::{Missing, Subscription};
 use hookbot_protocol::{Message, Publication};
 use hookbot_routers::Router;
 use tracing::{error, info, warn};
@@ -26,10 +26,11 @@ async fn run(state: Arc<State>, router: Arc<dyn Router>, mut subscription: Subsc
     while let Some(next) = next(&state, &mut subscription).await {
         let message = match next {
             Ok(message) => message,
-            Err(gap) => {
-                warn!(router = name, %gap, "a router was too slow");
+            Err(missing @ Missing::Gap { .. }) => {
+                warn!(router = name, %missing, "a router was too slow");
                 continue;
             }
+            Err(missing) => return error!(router = name, %missing, "nothing is routed any more"),
         };
         for publication in route(&*router, &message) {
             let topic = publication.topic.clone();
@@ -42,7 +43,10 @@ async fn run(state: Arc<State>, router: Arc<dyn Router>, mut subscription: Subsc
 }
 
 /// The next message; `None` when the server drains and there is none left.
-async fn next(state: &State, subscription: &mut Subscription) -> Option<Result<Arc<Message>, Gap>> {
+async fn next(
+    state: &State,
+    subscription: &mut Subscription,
+) -> Option<Result<Arc<Message>, Missing>> {
     tokio::select! {
         biased;
         next = subscription.next() => Some(next),

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use hookbot_broker::Subscription;
+use hookbot_broker::{Missing, Subscription};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::{info, warn};
@@ -37,6 +37,7 @@ const GAP: End = (
     CloseCode::Library(4410),
     "messages were trimmed before you read them",
 );
+const BROKEN: End = (CloseCode::Error, "the log cannot be read");
 const EXPIRED: End = (CloseCode::Policy, "the token has expired");
 const CHATTY: End = (CloseCode::Policy, "too many frames");
 
@@ -166,11 +167,13 @@ impl Subscriber {
                     line.delivered += 1;
                     socket.queue(Delivery { message, form });
                 }
-                Poll::Ready(Err(gap)) => {
+                Poll::Ready(Err(missing)) => {
                     let Self { peer, path, .. } = self;
-                    warn!(%peer, ?path, %gap, "a subscriber was too slow");
-                    if !self.skips_gaps {
-                        return Poll::Ready(GAP);
+                    warn!(%peer, ?path, %missing, "a subscriber misses messages");
+                    match missing {
+                        Missing::Gap { .. } if self.skips_gaps => {}
+                        Missing::Gap { .. } => return Poll::Ready(GAP),
+                        Missing::Broken { .. } => return Poll::Ready(BROKEN),
                     }
                 }
                 Poll::Pending => {

@@ -3,6 +3,8 @@
 //! One type's rules are tested at the bottom of its file; here are the behaviours that cross
 //! rooms, a file each. Other programs' clients are in `tests/clients`.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 mod bad_frames;
 mod bad_requests;
 mod fan_out;

@@ -31,12 +31,12 @@ mod subscription;
 
 use std::sync::Arc;
 
-use hookbot_log::{AppendError, Log, Tail};
-use hookbot_protocol::{Cursor, Filter, Offset, Publication};
+use hookbot_log::{AppendError, Appended, Log, Tail};
+use hookbot_protocol::{Filter, Offset, Publication};
 use tokio::sync::watch;
 
 use hub::Hub;
-pub use subscription::{Gap, Subscription};
+pub use subscription::{Missing, Subscription};
 
 /// A cheap handle on the broker; clones are the same broker.
 #[derive(Clone)]
@@ -74,8 +74,8 @@ impl Broker {
     /// # Errors
     ///
     /// When the log can't keep it; nobody will get it then.
-    pub async fn publish(&self, publication: Publication) -> Result<Cursor, AppendError> {
-        self.0.log.append(publication).await
+    pub async fn publish(&self, publication: Publication) -> Result<Appended, AppendError> {
+        self.0.log.append(publication, None).await
     }
 
     /// Subscribes to what is published from now on.

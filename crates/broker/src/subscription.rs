@@ -52,9 +52,9 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// When the subscriber has been so slow that messages it was to get are no longer kept. The
-    /// next call goes on behind the gap.
-    pub async fn next(&mut self) -> Result<Arc<Message>, Gap> {
+    /// When the subscriber has been so slow that messages it was to get are no longer kept; the
+    /// next call goes on behind the gap. Or when the log can't be read.
+    pub async fn next(&mut self) -> Result<Arc<Message>, Missing> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
@@ -63,7 +63,7 @@ impl Subscription {
     /// # Errors
     ///
     /// As [`Self::next`].
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Arc<Message>, Gap>> {
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Arc<Message>, Missing>> {
         loop {
             while let Some(message) = self.batch.pop_front() {
                 // Having read the log ahead of the hub, one gets a few messages from it again.
@@ -97,7 +97,7 @@ impl Subscription {
         }
     }
 
-    fn take_page(&mut self, read: Result<Page, ReadError>) -> Result<(), Gap> {
+    fn take_page(&mut self, read: Result<Page, ReadError>) -> Result<(), Missing> {
         match read {
             Ok(page) => {
                 // With nothing found, the place read up to is the place to go on from.
@@ -109,11 +109,10 @@ impl Subscription {
             }
             Err(ReadError::Trimmed { first }) => {
                 let asked = std::mem::replace(&mut self.next, first);
-                Err(Gap {
-                    asked,
-                    oldest: first,
-                })
+                let oldest = first;
+                Err(Missing::Gap { asked, oldest })
             }
+            Err(ReadError::Broken { at, reason }) => Err(Missing::Broken { at, reason }),
         }
     }
 }
@@ -133,14 +132,25 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// Messages that a subscriber was to get and that are no longer kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("messages from offset {asked} to {oldest} are no longer kept")]
-pub struct Gap {
-    /// What the subscriber wanted next.
-    pub asked: Offset,
-    /// The oldest that is still there.
-    pub oldest: Offset,
+/// Why a subscriber does not get a message that it was to get.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// It was so slow that messages are no longer kept.
+    #[error("messages from offset {asked} to {oldest} are no longer kept")]
+    Gap {
+        /// What the subscriber wanted next.
+        asked: Offset,
+        /// The oldest that is still there.
+        oldest: Offset,
+    },
+    /// The log can't be read.
+    #[error("cannot read the log at offset {at}: {reason}")]
+    Broken {
+        /// Where.
+        at: Offset,
+        /// Why not.
+        reason: Arc<str>,
+    },
 }
 
 /// What a slow subscriber reads from the log in one go.
@@ -276,9 +286,11 @@ mod tests {
         for number in 0..MAX_MESSAGES {
             assert_eq!(next(&mut slow).await, number.to_string());
         }
-        let gap = slow.next().await.unwrap_err();
-        assert_eq!(gap.asked, Offset(MAX_MESSAGES as u64 + 1));
-        for offset in gap.oldest.0..=total as u64 {
+        let Err(Missing::Gap { asked, oldest }) = slow.next().await else {
+            panic!("the gap is told");
+        };
+        assert_eq!(asked, Offset(MAX_MESSAGES as u64 + 1));
+        for offset in oldest.0..=total as u64 {
             assert_eq!(next(&mut slow).await, (offset - 1).to_string());
         }
         assert!(is_empty(&broker, &mut slow).await);

@@ -11,6 +11,7 @@
 mod memory;
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
 use hookbot_protocol::{Cursor, Epoch, Filter, Message, Offset, Publication};
@@ -25,10 +26,17 @@ pub trait Log: Send + Sync + 'static {
     /// Gives a publication the next offset and keeps it. Once this returns, the message is as
     /// safe as this log can make it.
     ///
+    /// With a window, a publication whose topic, delivery id and body were all appended within
+    /// it is not appended again.
+    ///
     /// # Errors
     ///
     /// When it can't be kept. It is then not in the log, and the publisher may try again.
-    fn append(&self, publication: Publication) -> BoxFuture<'_, Result<Cursor, AppendError>>;
+    fn append(
+        &self,
+        publication: Publication,
+        deduplicate: Option<Duration>,
+    ) -> BoxFuture<'_, Result<Appended, AppendError>>;
 
     /// What can be read now.
     fn bounds(&self) -> Bounds;
@@ -48,6 +56,12 @@ pub trait Log: Send + Sync + 'static {
         limit: Limit,
     ) -> BoxFuture<'static, Result<Page, ReadError>>;
 
+    /// The first offset whose message is not older than `time`, or the end.
+    fn seek(&self, time: SystemTime) -> BoxFuture<'static, Result<Offset, ReadError>>;
+
+    /// Whether the next append can be expected to work.
+    fn is_writable(&self) -> bool;
+
     /// Drops every message before `upto`.
     fn trim(&self, upto: Offset);
 
@@ -61,6 +75,15 @@ pub trait Log: Send + Sync + 'static {
 pub trait Tail: Send {
     /// Waits for messages and returns at least one. Cancel safe.
     fn next(&mut self) -> BoxFuture<'_, Vec<Arc<Message>>>;
+}
+
+/// Where a publication is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its place, or that of the one it repeats.
+    pub cursor: Cursor,
+    /// It was there before.
+    pub is_duplicate: bool,
 }
 
 /// Which offsets a log holds.
@@ -100,15 +123,29 @@ pub enum AppendError {
         /// What the log may hold, in bytes.
         capacity: usize,
     },
+    /// There is no room now; there may be later.
+    #[error("there is no room to keep the message")]
+    Full,
+    /// The log has failed and takes nothing any more.
+    #[error("the log has failed and takes no more messages")]
+    Failed,
 }
 
 /// Why nothing was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The place has been trimmed away.
     #[error("messages before offset {first} are no longer kept")]
     Trimmed {
         /// The oldest that can be read.
         first: Offset,
+    },
+    /// What is there can't be read, or is damaged.
+    #[error("cannot read the log at offset {at}: {reason}")]
+    Broken {
+        /// Where.
+        at: Offset,
+        /// Why not.
+        reason: Arc<str>,
     },
 }

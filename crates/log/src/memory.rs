@@ -1,14 +1,14 @@
 //! The log in memory: a ring of the newest messages, bounded by bytes.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
 use hookbot_protocol::{Cursor, Epoch, Filter, Message, Offset, Publication};
 use tokio::sync::Notify;
 
-use crate::{AppendError, Bounds, Limit, Log, Page, ReadError, Tail};
+use crate::{AppendError, Appended, Bounds, Limit, Log, Page, ReadError, Tail};
 
 /// A log that forgets: the oldest messages once there are too many bytes, and all of them when
 /// the process ends.
@@ -30,6 +30,8 @@ struct Shared {
 struct Ring {
     /// Without holes: the message at `i` has offset `first + i`.
     messages: VecDeque<Arc<Message>>,
+    /// The newest message of each delivery id.
+    deliveries: HashMap<Box<str>, Offset>,
     first: Offset,
     bytes: usize,
     /// What the tail hands out next; nothing from here on may be dropped.
@@ -45,6 +47,7 @@ impl MemoryLog {
             capacity,
             ring: Mutex::new(Ring {
                 messages: VecDeque::new(),
+                deliveries: HashMap::new(),
                 // Offset 0 stays free: it is the place before every message.
                 first: Offset(1),
                 bytes: 0,
@@ -61,8 +64,12 @@ impl Log for MemoryLog {
         self.0.epoch
     }
 
-    fn append(&self, publication: Publication) -> BoxFuture<'_, Result<Cursor, AppendError>> {
-        Box::pin(self.0.append(publication))
+    fn append(
+        &self,
+        publication: Publication,
+        deduplicate: Option<Duration>,
+    ) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        Box::pin(self.0.append(publication, deduplicate))
     }
 
     fn bounds(&self) -> Bounds {
@@ -83,6 +90,20 @@ impl Log for MemoryLog {
         Box::pin(std::future::ready(page))
     }
 
+    fn seek(&self, time: SystemTime) -> BoxFuture<'static, Result<Offset, ReadError>> {
+        let ring = self.0.ring();
+        let at = ring
+            .messages
+            .iter()
+            .position(|message| message.time >= time);
+        let offset = at.map_or_else(|| ring.next(), |at| Offset(ring.first.0 + at as u64));
+        Box::pin(std::future::ready(Ok(offset)))
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
     fn trim(&self, upto: Offset) {
         let mut ring = self.0.ring();
         while ring.first < upto && ring.drop_oldest() {}
@@ -97,7 +118,11 @@ impl Log for MemoryLog {
 }
 
 impl Shared {
-    async fn append(&self, publication: Publication) -> Result<Cursor, AppendError> {
+    async fn append(
+        &self,
+        publication: Publication,
+        deduplicate: Option<Duration>,
+    ) -> Result<Appended, AppendError> {
         let size = publication.size();
         if size > self.capacity {
             let capacity = self.capacity;
@@ -110,15 +135,27 @@ impl Shared {
             passed.as_mut().enable();
             {
                 let mut ring = self.ring();
+                let now = SystemTime::now();
+                let epoch = self.epoch;
+                if let Some(offset) =
+                    deduplicate.and_then(|window| ring.find(&publication, now, window))
+                {
+                    let cursor = Cursor { epoch, offset };
+                    return Ok(Appended {
+                        cursor,
+                        is_duplicate: true,
+                    });
+                }
                 while ring.bytes + size > self.capacity && ring.drop_oldest() {}
                 if ring.bytes + size <= self.capacity {
                     let offset = ring.next();
-                    let message = Message::new(publication, offset, SystemTime::now());
-                    ring.messages.push_back(Arc::new(message));
-                    ring.bytes += size;
+                    ring.push(Message::new(publication, offset, now));
                     self.appended.notify_one();
-                    let epoch = self.epoch;
-                    return Ok(Cursor { epoch, offset });
+                    let cursor = Cursor { epoch, offset };
+                    return Ok(Appended {
+                        cursor,
+                        is_duplicate: false,
+                    });
                 }
             }
             passed.await;
@@ -136,6 +173,25 @@ impl Ring {
         Offset(self.first.0 + self.messages.len() as u64)
     }
 
+    fn push(&mut self, message: Message) {
+        self.bytes += message.publication.size();
+        if let Some(id) = &message.publication.delivery_id {
+            self.deliveries.insert(id.clone(), message.offset);
+        }
+        self.messages.push_back(Arc::new(message));
+    }
+
+    /// The offset of the message that `publication` repeats, if there was one in the window.
+    fn find(&self, publication: &Publication, now: SystemTime, window: Duration) -> Option<Offset> {
+        let offset = *self.deliveries.get(publication.delivery_id.as_ref()?)?;
+        let message = self.since(offset).next()?;
+        let Publication { topic, body, .. } = &message.publication;
+        let recent = now
+            .duration_since(message.time)
+            .is_ok_and(|age| age < window);
+        (recent && *topic == publication.topic && *body == publication.body).then_some(offset)
+    }
+
     /// Drops the oldest message, unless the tail has yet to hand it out.
     fn drop_oldest(&mut self) -> bool {
         if self.tail.is_some_and(|tail| tail <= self.first) {
@@ -145,6 +201,11 @@ impl Ring {
             return false;
         };
         self.bytes -= message.publication.size();
+        if let Some(id) = &message.publication.delivery_id
+            && self.deliveries.get(id) == Some(&message.offset)
+        {
+            self.deliveries.remove(id);
+        }
         self.first = self.first.next();
         true
     }
@@ -249,7 +310,7 @@ mod tests {
     async fn a_read_returns_what_matches_in_order_and_where_to_go_on() {
         let log = MemoryLog::new(1 << 20);
         for (topic, body) in [("a", "1"), ("b", "2"), ("a", "3"), ("a/c", "4")] {
-            log.append(publication(topic, body)).await.unwrap();
+            log.append(publication(topic, body), None).await.unwrap();
         }
         let page = log.read(filter("a"), Offset(1), ALL).await.unwrap();
         assert_eq!(
@@ -275,9 +336,9 @@ mod tests {
     async fn a_sparse_read_moves_on_without_finding_anything() {
         let log = MemoryLog::new(1 << 30);
         for _ in 0..=SCAN {
-            log.append(publication("b", "")).await.unwrap();
+            log.append(publication("b", ""), None).await.unwrap();
         }
-        log.append(publication("a", "found")).await.unwrap();
+        log.append(publication("a", "found"), None).await.unwrap();
         let page = log.read(filter("a"), Offset(1), ALL).await.unwrap();
         assert_eq!(
             (page.messages.len(), page.next),
@@ -291,7 +352,7 @@ mod tests {
     async fn the_oldest_go_first_and_a_reader_behind_them_is_told() {
         let log = MemoryLog::new(capacity(3));
         for body in ["1", "2", "3", "4", "5"] {
-            log.append(publication("t", body)).await.unwrap();
+            log.append(publication("t", body), None).await.unwrap();
         }
         let error = log.read(filter("t"), Offset(2), ALL).await.unwrap_err();
         assert_eq!(error, ReadError::Trimmed { first: Offset(3) });
@@ -306,9 +367,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_delivery_that_was_there_before_is_not_appended_again() {
+        let log = MemoryLog::new(1 << 20);
+        let delivery = |topic, id: &str, body| Publication {
+            delivery_id: Some(id.into()),
+            ..publication(topic, body)
+        };
+        let hour = Some(Duration::from_secs(3_600));
+        let first = log.append(delivery("t", "1", "x"), hour).await.unwrap();
+        let again = log.append(delivery("t", "1", "x"), hour).await.unwrap();
+        assert_eq!((again.cursor, again.is_duplicate), (first.cursor, true));
+        for (publication, window) in [
+            (delivery("t", "2", "x"), hour),
+            (delivery("u", "1", "x"), hour),
+            (delivery("t", "1", "y"), hour),
+            (delivery("t", "1", "y"), None),
+            (publication("t", "y"), hour),
+        ] {
+            assert!(!log.append(publication, window).await.unwrap().is_duplicate);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_time_leads_to_the_first_message_that_is_not_older() {
+        let log = MemoryLog::new(1 << 20);
+        let before = SystemTime::now();
+        log.append(publication("t", "1"), None).await.unwrap();
+        assert_eq!(log.seek(before).await, Ok(Offset(1)));
+        let later = SystemTime::now() + Duration::from_secs(1);
+        assert_eq!(log.seek(later).await, Ok(Offset(2)));
+    }
+
+    #[tokio::test]
     async fn a_message_larger_than_the_log_is_refused() {
         let log = MemoryLog::new(capacity(1));
-        let error = log.append(publication("t", "larger")).await.unwrap_err();
+        let error = log
+            .append(publication("t", "larger"), None)
+            .await
+            .unwrap_err();
         assert_eq!(
             error,
             AppendError::TooLarge {
@@ -321,14 +417,14 @@ mod tests {
     async fn the_tail_gets_every_message_and_none_is_dropped_before() {
         let log = MemoryLog::new(capacity(2));
         let mut tail = log.tail();
-        log.append(publication("t", "1")).await.unwrap();
-        log.append(publication("t", "2")).await.unwrap();
+        log.append(publication("t", "1"), None).await.unwrap();
+        log.append(publication("t", "2"), None).await.unwrap();
         log.trim(Offset(3));
         assert_eq!(log.bounds().first, Offset(1));
 
         let third = tokio::spawn({
             let log = log.clone();
-            async move { log.append(publication("t", "3")).await }
+            async move { log.append(publication("t", "3"), None).await }
         });
         tokio::task::yield_now().await;
         assert!(!third.is_finished());
@@ -342,7 +438,7 @@ mod tests {
         let log = MemoryLog::new(capacity(1));
         drop(log.tail());
         for body in ["1", "2"] {
-            log.append(publication("t", body)).await.unwrap();
+            log.append(publication("t", body), None).await.unwrap();
         }
         assert_eq!(log.bounds().first, Offset(2));
     }
@@ -358,7 +454,7 @@ mod tests {
             runtime.block_on(async {
                 let log = MemoryLog::new(capacity(kept));
                 for (number, topic) in topics.iter().enumerate() {
-                    log.append(publication(topic, &number.to_string())).await.unwrap();
+                    log.append(publication(topic, &number.to_string()), None).await.unwrap();
                 }
                 let Bounds { first, next } = log.bounds();
                 let wanted = filter(wanted);

@@ -28,6 +28,10 @@ pub struct Publication {
     pub body: Bytes,
     /// How subscribers get to see the body.
     pub format: Format,
+    /// What the sender calls this delivery, by which a second one is known.
+    pub delivery_id: Option<Box<str>>,
+    /// What the broker has found out about the message, by name.
+    pub attributes: Headers,
 }
 
 impl Publication {
@@ -42,6 +46,8 @@ impl Publication {
             headers: Headers::default(),
             body: body.into(),
             format: Format::Raw,
+            delivery_id: None,
+            attributes: Headers::default(),
         }
     }
 
@@ -54,7 +60,9 @@ impl Publication {
             // The envelope holds it once more, in base64.
             Format::Github => self.body.len() + self.body.len() / 3 * 4,
         };
-        size_of::<Message>() + texts + self.headers.size() + bodies
+        let tables = self.headers.size() + self.attributes.size();
+        let delivery_id = self.delivery_id.as_deref().map_or(0, str::len);
+        size_of::<Message>() + texts + tables + delivery_id + bodies
     }
 }
 
