@@ -6,16 +6,18 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use hookbot::server::TlsFiles;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::support::{PATIENCE, token};
-
-const WANTED: u64 = 10_000;
+use crate::tls::Authority;
 
 /// The program, killed when dropped.
 struct Program {
@@ -24,7 +26,16 @@ struct Program {
 }
 
 impl Program {
-    fn start() -> Self {
+    fn start(tls: Option<&TlsFiles>) -> Self {
+        let files = tls.map(|files| {
+            let path = |path: &std::path::Path| path.display().to_string();
+            [
+                "--tls-cert".into(),
+                path(&files.certificate),
+                "--tls-key".into(),
+                path(&files.key),
+            ]
+        });
         let mut child = Command::new(env!("CARGO_BIN_EXE_hookbot"))
             .args([
                 "serve",
@@ -35,6 +46,7 @@ impl Program {
                 "--write-timeout",
                 "3h",
             ])
+            .args(files.into_iter().flatten())
             .env("HOOKBOT_KEY", "a key for tests alone")
             .env("RUST_LOG", "info,hookbot::request=off")
             .stderr(Stdio::piped())
@@ -71,8 +83,22 @@ impl Drop for Program {
     }
 }
 
-async fn subscribe(address: &str, token: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+async fn connect(address: &str, tls: Option<&TlsConnector>) -> Box<dyn Stream> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    match tls {
+        None => Box::new(stream),
+        Some(connector) => {
+            let name = ServerName::try_from("localhost").unwrap();
+            Box::new(connector.connect(name, stream).await.unwrap())
+        }
+    }
+}
+
+async fn subscribe(mut stream: Box<dyn Stream>, token: &str) -> Box<dyn Stream> {
     let head = format!(
         "GET /sub/t?token={token} HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -86,43 +112,33 @@ async fn subscribe(address: &str, token: &str) -> TcpStream {
     stream
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_subscribers_idle_and_get_a_broadcast() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let _ = setrlimit(Resource::Nofile, raised);
-    let possible = getrlimit(Resource::Nofile)
-        .current
-        .unwrap_or(u64::MAX)
-        .saturating_sub(200);
-    let count = WANTED.min(possible);
-
-    let program = Program::start();
+/// Connects so many subscribers, publishes to all of them, and says what one takes in bytes:
+/// idle, and after the broadcast.
+async fn broadcast(program: &Program, wanted: u64, tls: Option<TlsConnector>) -> (u64, u64) {
     let token: Arc<str> = token("/").into();
-    let first = subscribe(&program.address, &token).await;
+    let first = subscribe(connect(&program.address, tls.as_ref()).await, &token).await;
     let base = program.memory();
     let gate = Arc::new(Semaphore::new(100));
     let mut connecting = JoinSet::new();
-    for _ in 1..count {
+    for _ in 1..wanted {
         let (gate, token, address) = (gate.clone(), token.clone(), program.address.clone());
+        let tls = tls.clone();
         connecting.spawn(async move {
             let _turn = gate.acquire().await.unwrap();
-            subscribe(&address, &token).await
+            subscribe(connect(&address, tls.as_ref()).await, &token).await
         });
     }
     let mut sockets = connecting.join_all().await;
     sockets.push(first);
-    let idle = (program.memory() - base) / count;
+    let idle = program.memory().saturating_sub(base) / wanted;
 
     let body = "x".repeat(1_000);
-    let mut publisher = TcpStream::connect(&program.address).await.unwrap();
+    let mut publisher = connect(&program.address, tls.as_ref()).await;
     let request = format!(
         "POST /pub/t?token={token} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 1000\r\n\r\n{body}"
     );
     publisher.write_all(request.as_bytes()).await.unwrap();
+    publisher.flush().await.unwrap();
     for socket in &mut sockets {
         let mut frame = [0; 1_004];
         timeout(PATIENCE, socket.read_exact(&mut frame))
@@ -132,7 +148,37 @@ async fn ten_thousand_subscribers_idle_and_get_a_broadcast() {
         assert_eq!(frame[..4], [0x82, 126, 0x03, 0xe8]);
         assert_eq!(frame[4..], *body.as_bytes());
     }
-    let used = program.memory().saturating_sub(base) / count;
+    (idle, program.memory().saturating_sub(base) / wanted)
+}
+
+/// As many descriptors as there may be; how many of them are for subscribers.
+fn descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+    getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX)
+        .saturating_sub(200)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_subscribers_idle_and_get_a_broadcast() {
+    let count = descriptors().min(10_000);
+    let (idle, used) = broadcast(&Program::start(None), count, None).await;
     println!("{count} subscribers: {idle} bytes each when idle, {used} after a broadcast");
     assert!(idle < 16 << 10, "{idle} bytes an idle connection");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_subscribers_over_tls_do_the_same() {
+    let count = descriptors().min(2_000);
+    let authority = Authority::new();
+    let program = Program::start(Some(&authority.install(authority.issue(1))));
+    let (idle, used) = broadcast(&program, count, Some(authority.connector(None))).await;
+    println!("{count} TLS subscribers: {idle} bytes each when idle, {used} after a broadcast");
+    assert!(idle < 64 << 10, "{idle} bytes an idle connection");
 }

@@ -15,13 +15,13 @@ use tokio_rustls::client::TlsStream;
 use crate::support::{Options, TestServer, read_to_end, token};
 
 /// An authority, and the folder in which the server finds its certificate.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -31,7 +31,7 @@ impl Authority {
     }
 
     /// Issues a certificate for localhost, as PEM, with its key.
-    fn issue(&self, serial: u64) -> (String, String) {
+    pub(crate) fn issue(&self, serial: u64) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.serial_number = Some(SerialNumber::from(serial));
@@ -40,7 +40,7 @@ impl Authority {
     }
 
     /// Puts a pair where the server looks for it.
-    fn install(&self, (certificate, key): (String, String)) -> TlsFiles {
+    pub(crate) fn install(&self, (certificate, key): (String, String)) -> TlsFiles {
         let files = TlsFiles {
             certificate: self.path("cert.pem"),
             key: self.path("key.pem"),
@@ -55,7 +55,7 @@ impl Authority {
         self.folder.path().join(name)
     }
 
-    fn connector(&self, identity: Option<(String, String)>) -> TlsConnector {
+    pub(crate) fn connector(&self, identity: Option<(String, String)>) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
