@@ -17,9 +17,9 @@ pub(crate) struct Hub(Mutex<Filed>);
 type Filed = HashMap<Box<str>, Arc<Vec<Arc<Queue>>>>;
 
 impl Hub {
-    /// Files a new queue that from now on gets what `filter` matches.
-    pub(crate) fn add(&self, filter: &Filter) -> Arc<Queue> {
-        let queue = Arc::new(Queue::live());
+    /// Files a queue that from now on is offered what `filter` matches.
+    pub(crate) fn add(&self, filter: &Filter, queue: Queue) -> Arc<Queue> {
+        let queue = Arc::new(queue);
         let mut filed = self.filed();
         let queues = filed.entry(filter.as_str().into()).or_default();
         Arc::make_mut(queues).push(queue.clone());

@@ -30,12 +30,15 @@ mod queue;
 mod subscription;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use hookbot_log::{AppendError, Appended, Log, Tail};
-use hookbot_protocol::{Filter, Offset, Publication};
+use hookbot_log::{AppendError, Appended, Limit, Log, ReadError, Tail};
+use hookbot_protocol::event::GapReason;
+use hookbot_protocol::{Cursor, Epoch, Filter, Offset, Publication};
 use tokio::sync::watch;
 
 use hub::Hub;
+use queue::Queue;
 pub use subscription::{Missing, Subscription};
 
 /// A cheap handle on the broker; clones are the same broker.
@@ -78,14 +81,79 @@ impl Broker {
         self.0.log.append(publication, None).await
     }
 
+    /// Which log this broker is on.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.0.log.epoch()
+    }
+
+    /// Whether the next publication can be expected to be kept.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.0.log.is_writable()
+    }
+
     /// Subscribes to what is published from now on.
     #[must_use]
     pub fn subscribe(&self, filter: Filter) -> Subscription {
-        let queue = self.0.hub.add(&filter);
+        let queue = self.0.hub.add(&filter, Queue::live());
         // What the log had before this line is not for the newcomer, though the hub may still
         // be handing it out.
         let next = self.0.log.bounds().next;
         Subscription::new(self.clone(), filter, queue, next)
+    }
+
+    /// Subscribes to everything retained from `start` on, and then to what is published. Also
+    /// tells what of it is missing, if anything is or may be.
+    ///
+    /// # Errors
+    ///
+    /// When the log can't be read.
+    pub async fn resume(
+        &self,
+        filter: Filter,
+        start: Start,
+    ) -> Result<(Subscription, Option<GapReason>), ReadError> {
+        let log = &self.0.log;
+        let from = match start {
+            Start::Oldest => Offset::default(),
+            Start::Since(time) => log.seek(time).await?,
+            Start::After(cursor) if cursor.epoch == log.epoch() => cursor.offset.next(),
+            Start::After(_) => Offset::default(),
+        };
+        // What is published while this is set up is read from the log like everything else.
+        let queue = self.0.hub.add(&filter, Queue::behind());
+        let end = log.bounds().next;
+        queue.miss(end);
+        let mut subscription = Subscription::new(self.clone(), filter.clone(), queue, from);
+        let ahead = from > end;
+        if ahead {
+            subscription.next = Offset::default();
+        }
+        // A time leads to the first message behind it; only what is before that can be missing.
+        let asked = match start {
+            Start::Since(_) => Offset(from.0.saturating_sub(1)),
+            _ => subscription.next,
+        };
+        let nothing = Limit {
+            messages: 1,
+            bytes: 0,
+        };
+        let trimmed = match log.read(filter, asked, nothing).await {
+            Ok(_) => false,
+            Err(ReadError::Trimmed { first }) => {
+                subscription.next = subscription.next.max(first);
+                true
+            }
+            Err(error) => return Err(error),
+        };
+        let gap = match start {
+            Start::After(cursor) if cursor.epoch != log.epoch() => Some(GapReason::Epoch),
+            _ if ahead => Some(GapReason::Ahead),
+            Start::Oldest => None,
+            _ => trimmed.then_some(GapReason::Trimmed),
+        };
+        Ok((subscription, gap))
     }
 
     /// Waits until everything in the log by now has been handed to the subscriptions.
@@ -95,6 +163,17 @@ impl Broker {
         // The sender lives as long as `self`.
         let _ = fanned_out.wait_for(|upto| *upto >= end).await;
     }
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest message that is kept.
+    Oldest,
+    /// Behind this place.
+    After(Cursor),
+    /// With the first message that is not older.
+    Since(SystemTime),
 }
 
 /// The work of handing each message to the subscriptions it is for.

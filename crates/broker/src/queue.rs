@@ -30,13 +30,36 @@ pub(crate) enum Taken {
 }
 
 impl Queue {
+    /// A queue that is filled.
     pub(crate) fn live() -> Self {
+        Self::with_missed(None)
+    }
+
+    /// A queue whose reader reads the log first.
+    pub(crate) fn behind() -> Self {
+        // The hub or the reader will know better; nothing is before this.
+        Self::with_missed(Some(Offset::default()))
+    }
+
+    fn with_missed(missed: Option<Offset>) -> Self {
         Self(Mutex::new(State {
             messages: VecDeque::new(),
             bytes: 0,
-            missed: None,
+            missed,
             reader: None,
         }))
+    }
+
+    /// Says that everything before `upto` is for the reader to read.
+    pub(crate) fn miss(&self, upto: Offset) {
+        let mut state = self.state();
+        state.missed = state.missed.max(Some(upto));
+    }
+
+    /// Whether the reader has taken everything it was offered.
+    pub(crate) fn is_drained(&self) -> bool {
+        let state = self.state();
+        state.messages.is_empty() && state.missed.is_none()
     }
 
     /// Takes a message, or notes that it did not.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hookbot_log::{Limit, Page, ReadError};
-use hookbot_protocol::{Filter, Message, Offset};
+use hookbot_protocol::{Cursor, Filter, Message, Offset};
 
 use crate::Broker;
 use crate::queue::{Queue, Taken, give_back};
@@ -21,7 +21,7 @@ pub struct Subscription {
     filter: Filter,
     queue: Arc<Queue>,
     /// Everything before this has been handed out, or is not for this subscriber.
-    next: Offset,
+    pub(crate) next: Offset,
     /// Taken from the queue or from the log, not handed out yet.
     batch: VecDeque<Arc<Message>>,
     /// A read of the log that has not answered yet.
@@ -46,6 +46,19 @@ impl Subscription {
     #[must_use]
     pub fn filter(&self) -> &Filter {
         &self.filter
+    }
+
+    /// The place to resume from, if everything up to it has been handed out and it is not only
+    /// the last message's: what an idle subscriber is told now and then.
+    #[must_use]
+    pub fn place(&self) -> Option<Cursor> {
+        // In this order: what was handed to the queues before is then seen in this one.
+        let upto = *self.broker.0.fanned_out.borrow();
+        let idle = self.batch.is_empty() && self.reading.is_none() && self.queue.is_drained();
+        idle.then(|| Cursor {
+            epoch: self.broker.epoch(),
+            offset: Offset(self.next.max(upto).0.saturating_sub(1)),
+        })
     }
 
     /// Waits for the next message. Cancel safe.
@@ -162,10 +175,13 @@ const PAGE: Limit = Limit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Start;
     use crate::queue::MAX_MESSAGES;
     use hookbot_log::MemoryLog;
-    use hookbot_protocol::{Publication, Topic};
+    use hookbot_protocol::event::GapReason;
+    use hookbot_protocol::{Epoch, Publication, Topic};
     use proptest::prelude::*;
+    use std::time::SystemTime;
 
     fn broker(capacity: usize) -> Broker {
         let (broker, fan_out) = Broker::new(Arc::new(MemoryLog::new(capacity)));
@@ -294,6 +310,140 @@ mod tests {
             assert_eq!(next(&mut slow).await, (offset - 1).to_string());
         }
         assert!(is_empty(&broker, &mut slow).await);
+    }
+
+    /// What a subscription that begins there gets, up to now; and the gap it is told of.
+    async fn resumed(
+        broker: &Broker,
+        text: &str,
+        start: Start,
+    ) -> (Vec<String>, Option<GapReason>) {
+        let (mut subscription, gap) = broker.resume(filter(text), start).await.unwrap();
+        let mut found = Vec::new();
+        broker.flushed().await;
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        loop {
+            match subscription.poll_next(&mut context) {
+                Poll::Ready(message) => {
+                    let payload = message.unwrap().payload().to_vec();
+                    found.push(String::from_utf8(payload).unwrap());
+                }
+                Poll::Pending if subscription.place().is_some() => return (found, gap),
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_resumed_subscription_gets_what_came_after_its_place() {
+        let broker = broker(1 << 20);
+        let before = SystemTime::now();
+        for number in 1..=4 {
+            publish(&broker, if number == 3 { "u" } else { "t" }, number).await;
+        }
+        let epoch = broker.epoch();
+        let after = |offset| {
+            Start::After(Cursor {
+                epoch,
+                offset: Offset(offset),
+            })
+        };
+        let other = Cursor {
+            epoch: Epoch(epoch.0 ^ 1),
+            offset: Offset(2),
+        };
+        for (start, found, gap) in [
+            (Start::Oldest, &["1", "2", "4"][..], None),
+            (after(0), &["1", "2", "4"], None),
+            (after(1), &["2", "4"], None),
+            (after(2), &["4"], None),
+            (after(3), &["4"], None),
+            (after(4), &[], None),
+            (Start::Since(before), &["1", "2", "4"], None),
+            (Start::Since(SystemTime::now()), &[], None),
+            (after(5), &["1", "2", "4"], Some(GapReason::Ahead)),
+            (
+                Start::After(other),
+                &["1", "2", "4"],
+                Some(GapReason::Epoch),
+            ),
+        ] {
+            let expected = (found.iter().map(ToString::to_string).collect(), gap);
+            assert_eq!(resumed(&broker, "t", start).await, expected, "{start:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_trimmed_is_a_gap_only_for_who_asked_for_it() {
+        let broker = broker(publication("t", 1).size() * 3);
+        let before = SystemTime::now();
+        for number in 1..=5 {
+            publish(&broker, "t", number).await;
+            broker.flushed().await;
+        }
+        let epoch = broker.epoch();
+        let after = |offset| {
+            Start::After(Cursor {
+                epoch,
+                offset: Offset(offset),
+            })
+        };
+        for (start, gap) in [
+            (Start::Oldest, None),
+            (after(0), Some(GapReason::Trimmed)),
+            (after(1), Some(GapReason::Trimmed)),
+            (after(2), None),
+            (Start::Since(before), Some(GapReason::Trimmed)),
+        ] {
+            let expected = (["3", "4", "5"].map(str::to_owned).to_vec(), gap);
+            assert_eq!(resumed(&broker, "t", start).await, expected, "{start:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_hand_over_from_the_log_to_the_hub_has_no_hole_and_no_repeat() {
+        let broker = broker(1 << 30);
+        let publisher = tokio::spawn({
+            let broker = broker.clone();
+            async move {
+                for number in 0..20_000 {
+                    publish(&broker, "t", number).await;
+                }
+            }
+        });
+        let mut place = None;
+        let mut expected = 0;
+        while expected < 20_000 {
+            let start = place.map_or(Start::Oldest, Start::After);
+            let (mut subscription, gap) = broker.resume(filter("/"), start).await.unwrap();
+            assert_eq!(gap, None);
+            for _ in 0..100.min(20_000 - expected) {
+                let message = subscription.next().await.unwrap();
+                assert_eq!(message.payload(), expected.to_string().as_str());
+                place = Some(Cursor {
+                    epoch: broker.epoch(),
+                    offset: message.offset,
+                });
+                expected += 1;
+            }
+        }
+        publisher.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_idle_subscriber_s_place_moves_on_with_what_is_not_for_it() {
+        let broker = broker(1 << 20);
+        let mut subscription = broker.subscribe(filter("t"));
+        for number in 0..5 {
+            publish(&broker, "u", number).await;
+        }
+        assert!(is_empty(&broker, &mut subscription).await);
+        assert_eq!(subscription.place().unwrap().offset, Offset(5));
+        publish(&broker, "t", "for it").await;
+        broker.flushed().await;
+        assert_eq!(subscription.place(), None);
+        next(&mut subscription).await;
+        assert_eq!(subscription.place().unwrap().offset, Offset(6));
     }
 
     #[tokio::test]

@@ -48,8 +48,7 @@ impl MemoryLog {
             ring: Mutex::new(Ring {
                 messages: VecDeque::new(),
                 deliveries: HashMap::new(),
-                // Offset 0 stays free: it is the place before every message.
-                first: Offset(1),
+                first: FIRST,
                 bytes: 0,
                 tail: None,
             }),
@@ -218,7 +217,7 @@ impl Ring {
     }
 
     fn read(&self, filter: &Filter, from: Offset, limit: Limit) -> Result<Page, ReadError> {
-        if from < self.first {
+        if from < self.first && self.first > FIRST {
             return Err(ReadError::Trimmed { first: self.first });
         }
         let mut page = Page {
@@ -269,6 +268,9 @@ impl Drop for MemoryTail {
         self.0.passed.notify_waiters();
     }
 }
+
+/// The first message's offset. Zero stays free: it is the place before every message.
+const FIRST: Offset = Offset(1);
 
 /// How many messages one read looks at, so that a sparse topic does not hold the lock for long.
 const SCAN: usize = 1_024;

@@ -3,6 +3,10 @@
 //! A server's frames are not masked, so one encoding serves every subscriber. It is made the
 //! first time somebody wants it.
 
+use crate::cursor::Epoch;
+use crate::event::frame_start;
+use crate::message::Message;
+
 /// How a subscriber wants its messages framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -10,6 +14,9 @@ pub enum Form {
     Plain,
     /// The topic, NUL, the payload: for a subscription to a prefix.
     Prefixed,
+    /// What is known of the message as JSON, NUL, the payload: for who asked for events. The
+    /// epoch is the log's.
+    Event(Epoch),
 }
 
 /// Takes a prefixed frame apart, at the first NUL only: payloads may have more.
@@ -20,32 +27,43 @@ pub fn split_prefixed(frame: &[u8]) -> Option<(&str, &[u8])> {
     Some((topic, &frame[at + 1..]))
 }
 
-/// What comes before the payload on the wire: the header of one final binary frame (RFC 6455,
-/// section 5.2), and the topic where the form has it.
-pub(crate) fn head(form: Form, topic: &str, payload: usize) -> Box<[u8]> {
-    let prefix = match form {
-        Form::Plain => 0,
-        Form::Prefixed => topic.len() + 1,
+/// One whole frame with this payload, for what is not a message.
+#[must_use]
+pub fn encode(payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(payload.len());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// What goes before a message's payload on the wire: the frame's header, and what the form puts
+/// before the payload.
+pub(crate) fn head(form: Form, message: &Message) -> Box<[u8]> {
+    let start = match form {
+        Form::Plain => Vec::new(),
+        Form::Prefixed => [message.topic().as_str().as_bytes(), b"\0"].concat(),
+        Form::Event(epoch) => frame_start(message, epoch),
     };
-    let length = (prefix + payload) as u64;
-    let mut head = Vec::with_capacity(10 + prefix);
-    head.push(FINAL_BINARY);
+    let mut head = header(start.len() + message.payload().len());
+    head.extend(start);
+    head.into()
+}
+
+/// The header of one final binary frame (RFC 6455, section 5.2).
+fn header(length: usize) -> Vec<u8> {
+    let mut header = Vec::with_capacity(10);
+    header.push(FINAL_BINARY);
     match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(length @ ..=125), _) => head.push(length),
+        (Ok(length @ ..=125), _) => header.push(length),
         (_, Ok(length)) => {
-            head.push(126);
-            head.extend_from_slice(&length.to_be_bytes());
+            header.push(126);
+            header.extend_from_slice(&length.to_be_bytes());
         }
         _ => {
-            head.push(127);
-            head.extend_from_slice(&length.to_be_bytes());
+            header.push(127);
+            header.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    if form == Form::Prefixed {
-        head.extend_from_slice(topic.as_bytes());
-        head.push(0);
-    }
-    head.into()
+    header
 }
 
 /// FIN, and opcode 2.
@@ -64,9 +82,9 @@ mod tests {
             (65_535, &[0x82, 126, 0xff, 0xff]),
             (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
-            assert_eq!(&*head(Form::Plain, "t", payload), header);
+            assert_eq!(super::header(payload), header);
         }
-        assert_eq!(&*head(Form::Prefixed, "a/b", 2), b"\x82\x06a/b\0");
+        assert_eq!(encode(b"hi"), b"\x82\x02hi");
     }
 
     #[test]

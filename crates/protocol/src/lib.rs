@@ -21,6 +21,7 @@
 
 mod cursor;
 mod envelope;
+pub mod event;
 mod filter;
 mod frame;
 mod headers;
@@ -33,7 +34,7 @@ mod topic;
 pub use cursor::{Cursor, CursorError, Epoch, Offset};
 pub use envelope::{Envelope, EnvelopeError};
 pub use filter::{Filter, FilterError};
-pub use frame::{Form, split_prefixed};
+pub use frame::{Form, encode, split_prefixed};
 pub use headers::Headers;
 pub use key::{EmptyKey, Grant, Key, Keys};
 pub use message::{Format, Message, Publication};

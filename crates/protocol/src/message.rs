@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::cursor::Offset;
+use crate::cursor::{Epoch, Offset};
 use crate::envelope::Envelope;
+use crate::event::server_sent;
 use crate::frame::{Form, head};
 use crate::headers::Headers;
 use crate::topic::Topic;
@@ -87,6 +88,8 @@ pub struct Message {
     envelope: OnceLock<Bytes>,
     plain: OnceLock<Box<[u8]>>,
     prefixed: OnceLock<Box<[u8]>>,
+    event: OnceLock<Box<[u8]>>,
+    server_sent: OnceLock<Bytes>,
 }
 
 impl Message {
@@ -100,6 +103,8 @@ impl Message {
             envelope: OnceLock::new(),
             plain: OnceLock::new(),
             prefixed: OnceLock::new(),
+            event: OnceLock::new(),
+            server_sent: OnceLock::new(),
         }
     }
 
@@ -124,13 +129,18 @@ impl Message {
     /// The message as one WebSocket frame, in two parts to be written one behind the other.
     #[must_use]
     pub fn frame(&self, form: Form) -> [&[u8]; 2] {
-        let payload = self.payload();
         let part = match form {
             Form::Plain => &self.plain,
             Form::Prefixed => &self.prefixed,
+            Form::Event(_) => &self.event,
         };
-        let head = part.get_or_init(|| head(form, self.topic().as_str(), payload.len()));
-        [head, payload]
+        [part.get_or_init(|| head(form, self)), self.payload()]
+    }
+
+    /// The message as one server-sent event, for a log of this epoch.
+    #[must_use]
+    pub fn server_sent(&self, epoch: Epoch) -> &Bytes {
+        self.server_sent.get_or_init(|| server_sent(self, epoch))
     }
 }
 
