@@ -1,5 +1,6 @@
 //! `hookbot listen`: messages on standard output, or to a command each.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -7,13 +8,14 @@ use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use hookbot_listen::{Error, Message, retrying_watch};
+use hookbot_listen::{Endpoint, Error, Message, retrying_watch};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::remote::{RemoteArgs, block_on};
+use super::state::StateFile;
 use super::{Failure, output};
 use crate::config::Span;
 
@@ -26,9 +28,22 @@ pub(super) struct ListenArgs {
     /// Where to listen, for example wss://TOKEN@example.com/sub/deploys/.
     url: String,
 
-    /// Print one JSON object a message: topic, and body, or body_base64 where that is not UTF-8.
+    /// Print one JSON object a message: topic, and body, or body_base64 where that is not UTF-8,
+    /// and what else the server tells of it.
     #[arg(long)]
     json: bool,
+
+    /// Begin behind this cursor, or with the oldest message there is (start).
+    #[arg(long, value_name = "CURSOR", conflicts_with = "since")]
+    after: Option<String>,
+
+    /// Begin with what was published since this time, such as 10m or 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+
+    /// Keep the place in this file, and go on from it next time.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
 
     /// Run this with the shell for each message, one after the other: the body on its standard
     /// input, the topic in HOOKBOT_TOPIC.
@@ -52,47 +67,83 @@ pub(super) struct ListenArgs {
 }
 
 pub(super) fn run(args: &ListenArgs) -> Result<(), Failure> {
+    let endpoint = endpoint(args)?;
+    let mut received = 0;
     block_on(async {
         let limit = args.timeout.map_or(Duration::MAX, |Span(span)| span);
-        match (timeout(limit, listen(args)).await, args.count) {
+        match (
+            timeout(limit, listen(args, endpoint, &mut received)).await,
+            args.count,
+        ) {
             (Ok(done), _) => done,
             (Err(_), None) => Ok(()),
             (Err(_), Some(count)) => {
-                let error = format!(
-                    "{count} messages did not come within {}",
-                    humantime::format_duration(limit)
-                );
-                Err(Failure::Timeout(error))
+                let limit = humantime::format_duration(limit);
+                Err(Failure::Timeout(format!(
+                    "{received} of {count} messages came within {limit}"
+                )))
             }
         }
     })
 }
 
-async fn listen(args: &ListenArgs) -> Result<(), Failure> {
+fn endpoint(args: &ListenArgs) -> Result<Endpoint, Failure> {
     let mut endpoint = args.remote.endpoint(&args.url)?;
     if args.unsafe_is_ok {
-        endpoint = endpoint.header(
-            "X-Hookbot-Unsafe-Is-Ok",
-            "I understand the security implications",
-        )?;
+        let (name, value) = UNSAFE_IS_OK;
+        endpoint = endpoint.header(name, value)?;
     }
+    let stored = args
+        .state
+        .as_deref()
+        .map(|file| StateFile::new(file).load())
+        .transpose()?;
+    Ok(match (stored.flatten(), &args.after, &args.since) {
+        (Some(cursor), _, _) => endpoint.after(&cursor),
+        (None, Some(cursor), _) => endpoint.after(cursor),
+        (None, None, Some(time)) => endpoint.since(time),
+        (None, None, None) => endpoint,
+    })
+}
+
+/// What the server wants to hear from who listens to anybody's messages.
+pub(super) const UNSAFE_IS_OK: (&str, &str) = (
+    "X-Hookbot-Unsafe-Is-Ok",
+    "I understand the security implications",
+);
+
+async fn listen(args: &ListenArgs, endpoint: Endpoint, received: &mut u64) -> Result<(), Failure> {
+    let state = args.state.as_deref().map(StateFile::new);
+    let is_prefix = endpoint.is_prefix();
+    info!(%endpoint, "listening");
     let mut messages = retrying_watch(endpoint);
-    let (mut received, mut failed) = (0, 0_u64);
-    while args.count.is_none_or(|count| received < count) {
+    let mut failed = 0_u64;
+    while args.count.is_none_or(|count| *received < count) {
         match messages.next().await {
             None => break,
             Some(Ok(message)) => {
-                received += 1;
+                *received += 1;
                 match &args.exec {
                     Some(command) => failed += u64::from(!execute(command, &message).await?),
-                    None => output::write(&format(args, &message))?,
+                    None if args.json => output::line(&json(&message))?,
+                    None => output::write(&text(&message, is_prefix))?,
+                }
+                if let (Some(state), Some(cursor)) = (&state, message.cursor()) {
+                    state.store(cursor)?;
                 }
             }
             // A token that is wrong now will be wrong for ever; one that was right may be again.
-            Some(Err(error)) if error.is_refusal() && received == 0 => return Err(error.into()),
-            // A frame that can't be read is lost, but the connection is not.
-            Some(Err(error @ Error::Frame)) => warn!(%error, "message skipped"),
-            Some(Err(error)) => warn!(%error, "reconnecting"),
+            Some(Err(error)) if error.is_refusal() && *received == 0 => return Err(error.into()),
+            Some(Err(Error::Gap {
+                asked,
+                oldest,
+                reason,
+            })) if args.json => {
+                let gap = serde_json::json!({ "gap": { "asked": asked, "oldest": oldest, "reason": reason } });
+                output::line(&gap.to_string())?;
+            }
+            Some(Err(error)) if error.is_passing() => warn!("{:#}", anyhow::Error::from(error)),
+            Some(Err(error)) => warn!("{:#}; connecting again", anyhow::Error::from(error)),
         }
     }
     messages.finish().await;
@@ -102,25 +153,33 @@ async fn listen(args: &ListenArgs) -> Result<(), Failure> {
     }
 }
 
-/// A message as it is printed, its newline included.
-fn format(args: &ListenArgs, message: &Message) -> Vec<u8> {
+/// A message as people read it, its newline included.
+fn text(message: &Message, is_prefix: bool) -> Vec<u8> {
     let Message { topic, payload, .. } = message;
-    if args.json {
-        let object = match str::from_utf8(payload) {
-            Ok(text) => serde_json::json!({ "topic": topic, "body": text }),
-            Err(_) => {
-                serde_json::json!({ "topic": topic, "body_base64": STANDARD.encode(payload) })
-            }
-        };
-        return format!("{object}\n").into_bytes();
-    }
-    let path = args.url.split(['?', '#']).next().unwrap_or_default();
-    let prefix = if path.ends_with('/') {
+    let prefix = if is_prefix {
         format!("{topic}\t")
     } else {
         String::new()
     };
     [prefix.as_bytes(), payload, b"\n"].concat()
+}
+
+/// A message as scripts read it.
+fn json(message: &Message) -> String {
+    let Message {
+        topic,
+        payload,
+        event,
+    } = message;
+    let mut object = event.as_ref().map_or_else(
+        || serde_json::json!({ "topic": topic }),
+        |event| serde_json::json!(event),
+    );
+    match str::from_utf8(payload) {
+        Ok(text) => object["body"] = text.into(),
+        Err(_) => object["body_base64"] = STANDARD.encode(payload).into(),
+    }
+    object.to_string()
 }
 
 /// Runs the command; whether it succeeded.

@@ -9,6 +9,7 @@ mod publish;
 mod remote;
 mod route_github;
 mod serve;
+mod state;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -86,11 +87,11 @@ enum Failure {
     #[error("{0:#}")]
     Usage(anyhow::Error),
     /// The server said no.
-    #[error("{0}")]
-    Refused(hookbot_listen::Error),
+    #[error("{0:#}")]
+    Refused(anyhow::Error),
     /// The server can't be reached, or was lost.
-    #[error("{0}")]
-    Unreachable(hookbot_listen::Error),
+    #[error("{0:#}")]
+    Unreachable(anyhow::Error),
     /// Not enough happened in time.
     #[error("{0}")]
     Timeout(String),
@@ -121,8 +122,8 @@ impl From<hookbot_listen::Error> for Failure {
     fn from(error: hookbot_listen::Error) -> Self {
         match error {
             hookbot_listen::Error::Url(_) => Self::Usage(error.into()),
-            error if error.is_refusal() => Self::Refused(error),
-            error => Self::Unreachable(error),
+            error if error.is_refusal() => Self::Refused(error.into()),
+            error => Self::Unreachable(error.into()),
         }
     }
 }

@@ -9,6 +9,7 @@ use hookbot_protocol::{Message, Offset, Publication, Scope, Topic};
 use hookbot_routers::{Github, Router};
 use tracing::{info, warn};
 
+use super::listen::UNSAFE_IS_OK;
 use super::remote::{RemoteArgs, block_on};
 use super::{Failure, GlobalArgs};
 
@@ -60,7 +61,7 @@ async fn route(router: Github, monitor: Endpoint, mut publisher: Publisher) -> R
         let received = match received {
             Ok(received) => received,
             Err(error) => {
-                warn!(%error, "reconnecting");
+                warn!("{:#}", anyhow::Error::from(error));
                 continue;
             }
         };
@@ -68,7 +69,13 @@ async fn route(router: Github, monitor: Endpoint, mut publisher: Publisher) -> R
             warn!(topic = received.topic, "not a topic");
             continue;
         };
-        let publication = Publication::new(topic, received.payload);
+        let mut publication = Publication::new(topic, received.payload);
+        // Where the server tells how a message was sent, GitHub's headers are among that.
+        for (name, value) in received.event.iter().flat_map(|event| &event.headers) {
+            publication
+                .headers
+                .push(name, &value.bytes().unwrap_or_default());
+        }
         let message = Message::new(publication, Offset::default(), SystemTime::now());
         match router.route(&message) {
             Ok(publications) => {
@@ -90,9 +97,11 @@ async fn publish(publisher: &mut Publisher, publication: Publication) {
         match publisher.publish_to(&path, publication.body.clone()).await {
             Ok(_) => return info!(%topic, "routed"),
             Err(error) if pause.is_zero() || error.is_refusal() => {
-                return tracing::error!(%topic, %error, "not published");
+                return tracing::error!(%topic, "not published: {:#}", anyhow::Error::from(error));
             }
-            Err(error) => warn!(%topic, %error, "trying again in {pause:?}"),
+            Err(error) => {
+                warn!(%topic, "{:#}; trying again in {pause:?}", anyhow::Error::from(error))
+            }
         }
         tokio::time::sleep(pause).await;
     }
@@ -105,10 +114,8 @@ fn monitor(args: &RouteGithubArgs) -> Result<Endpoint, Failure> {
     };
     let monitor = args.remote.endpoint(&args.monitor_url)?;
     let monitor = monitor.header("Origin", &origin)?;
-    Ok(monitor.header(
-        "X-Hookbot-Unsafe-Is-Ok",
-        "I understand the security implications",
-    )?)
+    let (name, value) = UNSAFE_IS_OK;
+    Ok(monitor.header(name, value)?)
 }
 
 /// Scheme, host and port of the server, for HTTP.

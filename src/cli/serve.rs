@@ -53,6 +53,10 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN")]
     origin: Vec<String>,
 
+    /// An origin whose pages may read event streams, * for any.
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Option<String>,
+
     /// How long open requests and deliveries may take to end when the server stops.
     #[arg(long, default_value = "5s", value_name = "TIME")]
     grace: Span,
@@ -166,6 +170,7 @@ impl ServeArgs {
         Settings {
             public_url: self.public_url.clone(),
             origins: self.origin.clone(),
+            cors_origin: self.cors_origin.clone(),
             max_body: bytes(limits.max_body),
             body_timeout: limits.body_timeout.0,
             max_in_flight: bytes(limits.max_in_flight),

@@ -49,7 +49,6 @@ pub struct KeyArgs {
         hide_env_values = true,
         value_name = "SECRET"
     )]
-    #[arg(conflicts_with = "key_file")]
     key: Option<Secret>,
 
     /// A file with that secret; a last newline does not count.
@@ -83,17 +82,29 @@ impl KeyArgs {
     ///
     /// When there is none, or its file can't be read.
     pub fn key(&self) -> Result<Key, KeyError> {
+        let is_from = |name: &str, value: &str| std::env::var(name).is_ok_and(|own| own == value);
+        let typed = |secret: &&Secret| !is_from("HOOKBOT_KEY", secret.expose());
         let secret = match (&self.key, &self.key_file) {
-            (Some(secret), _) => secret.0.clone().into_bytes(),
-            (None, Some(file)) => without_newline(read(file)?),
             (None, None) => return Err(KeyError::Missing),
+            (Some(secret), None) => secret.0.clone().into_bytes(),
+            (None, Some(file)) => without_newline(read(file)?),
+            // A flag wins over the environment.
+            (Some(secret), Some(file)) => {
+                let named = !is_from("HOOKBOT_KEY_FILE", &file.to_string_lossy());
+                match (typed(&secret), named) {
+                    (true, true) => return Err(KeyError::Two("--key or --key-file")),
+                    (false, false) => return Err(KeyError::Two("HOOKBOT_KEY or HOOKBOT_KEY_FILE")),
+                    (true, false) => secret.0.clone().into_bytes(),
+                    (false, true) => without_newline(read(file)?),
+                }
+            }
         };
         if (1..GOOD_LENGTH).contains(&secret.len()) {
             warn!(
                 "the key has fewer than {GOOD_LENGTH} bytes and can be guessed; make one with: openssl rand -hex 32"
             );
         }
-        Ok(Key::new(&secret)?)
+        Key::new(&secret).map_err(KeyError::Empty)
     }
 
     /// The key that mints and the previous ones.
@@ -116,8 +127,10 @@ impl KeyArgs {
             );
         }
         previous.retain(|secret| !secret.is_empty());
-        let previous: Result<Vec<_>, _> = previous.iter().map(|secret| Key::new(secret)).collect();
-        Ok(Keys::new(self.key()?).with_previous(previous?))
+        let previous = previous
+            .iter()
+            .map(|secret| Key::new(secret).map_err(KeyError::Empty));
+        Ok(Keys::new(self.key()?).with_previous(previous.collect::<Result<_, _>>()?))
     }
 }
 
@@ -132,7 +145,10 @@ pub enum KeyError {
     Missing,
     /// Nothing was given as one.
     #[error("HOOKBOT_KEY: {0}")]
-    Empty(#[from] EmptyKey),
+    Empty(EmptyKey),
+    /// Two places of the same rank have one.
+    #[error("there are two keys: give either {0}")]
+    Two(&'static str),
     /// Its file can't be read.
     #[error("cannot read the key file {}", file.display())]
     Read {

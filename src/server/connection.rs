@@ -1,28 +1,26 @@
 //! One connection, from its first byte to its last, or until it becomes a WebSocket.
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::{Body, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use super::State;
-use super::head::{HeadGuard, Requests};
+use super::head::HeadGuard;
+use super::reply::Watched;
 use super::service;
 use super::transport::{Peer, Transport};
 
 /// Serves a connection in a task of its own.
 pub(super) fn start(state: &Arc<State>, transport: Transport, peer: Peer) {
     let state = state.clone();
-    state.clone().requests.spawn(async move {
+    state.clone().connections.spawn(async move {
         if let Some(transport) = secure(&state, transport, peer).await {
             serve(state, transport, peer).await;
         }
@@ -51,12 +49,13 @@ async fn secure(state: &State, transport: Transport, peer: Peer) -> Option<Trans
 
 async fn serve(state: Arc<State>, transport: Transport, peer: Peer) {
     let (guard, requests) = HeadGuard::new(transport, state.settings.patience);
+    let open = Open::new(&state);
     let service = service_fn(|request| {
-        let (state, requests) = (state.clone(), requests.clone());
+        let (state, requests, open) = (&state, requests.clone(), &open);
         async move {
             let flaw = requests.take_flaw();
-            let reply = service::respond(&state, request, flaw, peer).await;
-            Ok::<_, Infallible>(reply.map(|body| Watched { body, requests }))
+            let reply = service::respond(state, request, flaw, peer, open).await;
+            Ok::<_, Infallible>(reply.map(|body| Watched::new(body, requests)))
         }
     });
     let connection = http1::Builder::new()
@@ -82,35 +81,25 @@ async fn serve(state: Arc<State>, transport: Transport, peer: Peer) {
     }
 }
 
-/// A response's body, which tells when it has been sent.
-struct Watched {
-    body: Full<Bytes>,
-    requests: Arc<Requests>,
+/// What the requests on a connection share.
+pub(super) struct Open {
+    /// Work that the server waits for before it tells subscribers to go.
+    work: Mutex<Option<TaskTrackerToken>>,
 }
 
-impl Body for Watched {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+impl Open {
+    fn new(state: &State) -> Self {
+        Self {
+            work: Mutex::new(Some(state.requests.token())),
+        }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.requests.finish();
+    /// Says that the connection is a subscriber's from now on.
+    pub(super) fn subscribes(&self) {
+        self.work
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 }
 

@@ -2,20 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use hookbot_log::AppendError;
+use hookbot_log::{AppendError, ReadError};
 use hookbot_protocol::PathError;
+use http::StatusCode;
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
-    UPGRADE, WWW_AUTHENTICATE,
+    ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    WWW_AUTHENTICATE,
 };
-use http::{Response, StatusCode};
-use http_body_util::Full;
 
 use super::head::Flaw;
-
-/// A response, whole.
-pub(super) type Reply = Response<Full<Bytes>>;
+use super::reply::{Reply, line};
 
 /// Why a request was refused. The text is sent to the client, so it names no secret.
 #[derive(Debug, thiserror::Error)]
@@ -38,16 +34,21 @@ pub(super) enum HttpError {
     NotFound,
     #[error("use {0}")]
     Method(&'static str),
-    #[error("subscribe with a WebSocket client, at {0}")]
+    #[error("subscribe with a WebSocket client, at {0}, or accept text/event-stream")]
     NotWebSocket(String),
     #[error("only version 13 of the WebSocket protocol is spoken here")]
     WebSocketVersion,
     #[error("{0}")]
     Handshake(String),
-    #[error("bad ?extra-metadata=, only \"github\" is known")]
-    ExtraMetadata,
-    #[error("bad ?gap=, only \"skip\" is known")]
-    Gap,
+    #[error("bad ?{name}=, expected {expected}")]
+    Query {
+        name: &'static str,
+        expected: &'static str,
+    },
+    #[error("messages you asked for are no longer kept; with ?gap=skip you get the rest")]
+    Gone,
+    #[error("{0}")]
+    NotRead(#[from] ReadError),
     #[error("the body must not be larger than {limit} bytes")]
     BodyTooLarge { limit: usize },
     #[error("{0}")]
@@ -68,6 +69,8 @@ impl HttpError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Origin => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Gone => StatusCode::GONE,
+            Self::NotRead(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } | Self::NotKept(AppendError::TooLarge { .. }) => {
@@ -112,13 +115,4 @@ impl HttpError {
         reply.headers_mut().extend(self.headers());
         reply
     }
-}
-
-/// A reply of one line of text, which ends in a newline.
-pub(super) fn line(status: StatusCode, text: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(text.into()));
-    *reply.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    reply.headers_mut().insert(CONTENT_TYPE, plain);
-    reply
 }

@@ -12,10 +12,12 @@
 mod connection;
 mod credentials;
 mod error;
+mod event_stream;
 mod head;
 mod limits;
 mod listener;
 mod publish;
+mod reply;
 mod routing;
 mod service;
 mod settings;
@@ -24,6 +26,7 @@ mod subscribe;
 mod subscriber;
 mod tls;
 mod transport;
+mod wish;
 
 use std::io;
 use std::sync::Arc;
@@ -66,9 +69,11 @@ struct State {
     last_call: CancellationToken,
     /// No more subscribers.
     close: CancellationToken,
+    /// What is asked and not answered yet.
     requests: TaskTracker,
     routing: TaskTracker,
-    sockets: TaskTracker,
+    /// Every connection, whatever it has become.
+    connections: TaskTracker,
 }
 
 impl Server {
@@ -93,7 +98,7 @@ impl Server {
             close: CancellationToken::new(),
             requests: TaskTracker::new(),
             routing: TaskTracker::new(),
-            sockets: TaskTracker::new(),
+            connections: TaskTracker::new(),
             settings,
         };
         Ok(Self {
@@ -152,8 +157,8 @@ impl State {
         self.routing.wait().await;
         self.broker.flushed().await;
         self.close.cancel();
-        self.sockets.close();
-        self.sockets.wait().await;
+        self.connections.close();
+        self.connections.wait().await;
     }
 }
 

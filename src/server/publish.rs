@@ -14,8 +14,9 @@ use tokio::time::timeout;
 
 use super::State;
 use super::credentials::Access;
-use super::error::{HttpError, Reply, line};
+use super::error::HttpError;
 use super::limits::Charge;
+use super::reply::{Reply, line};
 use super::transport::Peer;
 
 /// Where a message is in the log; only publishers with a token are told.
@@ -76,7 +77,10 @@ fn format(query: Option<&str>) -> Result<Format, HttpError> {
     match pairs.find(|(name, _)| name == "extra-metadata") {
         None => Ok(Format::Raw),
         Some((_, value)) if value == "github" => Ok(Format::Github),
-        Some(_) => Err(HttpError::ExtraMetadata),
+        Some(_) => Err(HttpError::Query {
+            name: "extra-metadata",
+            expected: "github",
+        }),
     }
 }
 

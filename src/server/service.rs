@@ -14,9 +14,11 @@ use hyper::body::{Body, Incoming};
 use tracing::info;
 
 use super::State;
+use super::connection::Open;
 use super::credentials::Access;
-use super::error::{HttpError, Reply, line};
+use super::error::HttpError;
 use super::head::Flaw;
+use super::reply::{Reply, line};
 use super::transport::Peer;
 use super::{publish, subscribe};
 
@@ -26,13 +28,14 @@ pub(super) async fn respond(
     request: Request<Incoming>,
     flaw: Option<Flaw>,
     peer: Peer,
+    connection: &Open,
 ) -> Reply {
     let began = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let has_body = !request.body().is_end_stream();
 
-    let (mut reply, read) = match answer(state, request, flaw, peer).await {
+    let (mut reply, read) = match answer(state, request, flaw, peer, connection).await {
         Ok(answered) => answered,
         Err(error) => (error.reply(), None),
     };
@@ -68,6 +71,7 @@ async fn answer(
     request: Request<Incoming>,
     flaw: Option<Flaw>,
     peer: Peer,
+    connection: &Open,
 ) -> Result<(Reply, Option<usize>), HttpError> {
     if let Some(flaw) = flaw {
         return Err(flaw.into());
@@ -84,6 +88,13 @@ async fn answer(
         return Ok((housekeeping(&path, method)?, None));
     }
 
+    // A browser asks this without credentials.
+    if *method == Method::OPTIONS
+        && let Some(reply) = subscribe::preflight(state, request.headers())
+    {
+        return Ok((reply, None));
+    }
+
     let (parts, body) = request.into_parts();
     let access = authorize(state, &parts, &path, peer)?;
     let is_unsafe = path.is_unsafe();
@@ -95,7 +106,9 @@ async fn answer(
         }
         Task::Subscribe(filter) => {
             let request = Request::from_parts(parts, body);
-            let reply = subscribe::subscribe(state, filter, &path, &access, request, peer)?;
+            let reply =
+                subscribe::subscribe(state, filter, &path, &access, request, peer, connection)
+                    .await?;
             Ok((reply, None))
         }
     }

@@ -17,6 +17,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// Origins, besides the server's own, whose pages may use a browser's password; `*` for all.
     pub origins: Vec<String>,
+    /// The origin whose pages may read event streams; `*` for all. Without it none may.
+    pub cors_origin: Option<String>,
     /// The largest body that may be published, in bytes.
     pub max_body: usize,
     /// For a body, from the end of its head to its own.
@@ -50,6 +52,7 @@ impl Settings {
             keys,
             public_url: None,
             origins: Vec::new(),
+            cors_origin: None,
             max_body: 25 << 20,
             body_timeout: Duration::from_secs(60),
             patience: Patience {

@@ -9,12 +9,10 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::{Sink, SinkExt, StreamExt};
-use hookbot_protocol::{Form, Message};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -31,21 +29,6 @@ pub use tokio_tungstenite::tungstenite::Message as Received;
 pub trait Frame {
     /// Its bytes on the wire, header included, to be written one part behind the other.
     fn parts(&self) -> [&[u8]; 2];
-}
-
-/// A message on its way to one subscriber.
-#[derive(Debug)]
-pub struct Delivery {
-    /// What is delivered.
-    pub message: Arc<Message>,
-    /// How it is framed.
-    pub form: Form,
-}
-
-impl Frame for Delivery {
-    fn parts(&self) -> [&[u8]; 2] {
-        self.message.frame(self.form)
-    }
 }
 
 /// The server's end of a WebSocket.

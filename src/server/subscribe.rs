@@ -1,15 +1,18 @@
-//! `GET` as a WebSocket: the connection becomes a subscriber.
+//! `GET` as a WebSocket or for events: the connection becomes a subscriber.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hookbot_protocol::{Filter, Path};
+use hookbot_protocol::event::{EVENTS_V1, GapNotice};
+use hookbot_protocol::{Cursor, Filter, Form, Path};
 use http::header::{
-    CONNECTION, HOST, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONNECTION,
+    CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
 };
-use http::{HeaderMap, Request};
-use http_body_util::Full;
+use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::Parts;
 use hyper_util::rt::TokioIo;
@@ -17,12 +20,16 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tracing::debug;
 
 use super::State;
+use super::connection::Open;
 use super::credentials::Access;
-use super::error::{HttpError, Reply};
+use super::error::HttpError;
+use super::event_stream::EventStream;
 use super::head::HeadGuard;
+use super::reply::{Reply, ReplyBody, line};
 use super::socket::{Limits, Socket};
 use super::subscriber::Subscriber;
 use super::transport::Peer;
+use super::wish::Wish;
 
 /// What a client must say to hear what anybody may publish.
 const UNSAFE_IS_OK: (HeaderName, &str) = (
@@ -36,27 +43,82 @@ pub(super) fn accepts_unsafe(headers: &HeaderMap) -> bool {
     headers.get(name).is_some_and(|given| given == value)
 }
 
-/// Subscribes, and replies with the handshake. From here on nothing published is missed.
-pub(super) fn subscribe(
+/// Subscribes, and replies with the handshake or with the events themselves. From here on nothing
+/// published is missed.
+pub(super) async fn subscribe(
     state: &Arc<State>,
     filter: Filter,
     path: &Path,
     access: &Access,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     peer: Peer,
+    connection: &Open,
 ) -> Result<Reply, HttpError> {
-    let skips_gaps = skips_gaps(request.uri().query())?;
-    let reply = handshake(state, path, &request)?;
+    let wish = Wish::new(request.uri().query(), request.headers(), SystemTime::now())?;
+    let epoch = state.broker.epoch();
+    let (line, form) = if is_websocket(request.headers()) {
+        let mut reply = handshake(&request)?;
+        let events = has_token(request.headers(), SEC_WEBSOCKET_PROTOCOL, EVENTS_V1);
+        if events {
+            let chosen = HeaderValue::from_static(EVENTS_V1);
+            reply.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, chosen);
+        }
+        (
+            Some(reply),
+            if events {
+                Form::Event(epoch)
+            } else {
+                filter.form()
+            },
+        )
+    } else if wants_events(request.headers()) {
+        (None, Form::Event(epoch))
+    } else {
+        return Err(HttpError::NotWebSocket(
+            state.websocket_url(path, request.headers()),
+        ));
+    };
+
+    let (subscription, gap) = match wish.start {
+        None => (state.broker.subscribe(filter), None),
+        Some(start) => state.broker.resume(filter, start).await?,
+    };
+    let tells_gaps = matches!(form, Form::Event(_));
+    if gap.is_some() && !tells_gaps && !wish.skips_gaps {
+        return Err(HttpError::Gone);
+    }
+    let offset = subscription.next_offset();
     let subscriber = Subscriber {
-        subscription: state.broker.subscribe(filter),
+        gap: gap.filter(|_| tells_gaps).map(|reason| GapNotice {
+            asked: wish.asked,
+            oldest: Cursor { epoch, offset }.to_string(),
+            reason,
+        }),
+        subscription,
+        form,
         path: path.as_str().into(),
         peer,
-        skips_gaps,
+        skips_gaps: wish.skips_gaps,
         expires: access.grant.and_then(|grant| grant.expires),
     };
+    match line {
+        Some(reply) => {
+            take_over(state, subscriber, request);
+            Ok(reply)
+        }
+        None => {
+            connection.subscribes();
+            Ok(events(state, subscriber, request.headers()))
+        }
+    }
+}
+
+/// Serves the subscriber on the connection, once hyper has let go of it.
+fn take_over(state: &Arc<State>, subscriber: Subscriber, mut request: Request<Incoming>) {
     let upgrade = hyper::upgrade::on(&mut request);
     let state = state.clone();
-    state.clone().sockets.spawn(async move {
+    state.clone().connections.spawn(async move {
+        let peer = subscriber.peer;
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
             Err(error) => return debug!(%peer, %error, "gone before the handshake was over"),
@@ -69,30 +131,47 @@ pub(super) fn subscribe(
         drop(read_buf);
         let transport = io.into_inner().into_transport();
         // In a task of its own, so that this one's size is not kept as long as the subscriber.
-        state.clone().sockets.spawn(async move {
+        state.clone().connections.spawn(async move {
             let socket = Socket::new(transport, early, Limits::SUBSCRIBER).await;
             subscriber.run(&state, socket).await;
         });
     });
-    Ok(reply)
 }
 
-/// What a subscriber without room for a gap event wants done about gaps.
-fn skips_gaps(query: Option<&str>) -> Result<bool, HttpError> {
-    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    match pairs.find(|(name, _)| name == "gap") {
-        None => Ok(false),
-        Some((_, value)) if value == "skip" => Ok(true),
-        Some(_) => Err(HttpError::Gap),
+/// The response that events come in.
+fn events(state: &Arc<State>, subscriber: Subscriber, headers: &HeaderMap) -> Reply {
+    let stream = EventStream::new(state, subscriber);
+    let mut reply = Reply::new(ReplyBody::Events(Box::new(stream)));
+    let text = HeaderValue::from_static;
+    for (name, value) in [
+        (CONTENT_TYPE, text("text/event-stream")),
+        (CACHE_CONTROL, text("no-cache")),
+        // Nginx would otherwise wait for more.
+        (HeaderName::from_static("x-accel-buffering"), text("no")),
+    ] {
+        reply.headers_mut().insert(name, value);
     }
+    state.allow_origin(headers, reply.headers_mut());
+    reply
+}
+
+/// Whether the client wants another protocol on this connection.
+fn is_websocket(headers: &HeaderMap) -> bool {
+    has_token(headers, CONNECTION, "upgrade") && has_token(headers, UPGRADE, "websocket")
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT);
+    let mut texts = values.iter().filter_map(|value| value.to_str().ok());
+    texts.any(|text| {
+        text.split([',', ';'])
+            .any(|item| item.trim().eq_ignore_ascii_case("text/event-stream"))
+    })
 }
 
 /// Checks the handshake (RFC 6455, section 4.2.1) and answers it.
-fn handshake(state: &State, path: &Path, request: &Request<Incoming>) -> Result<Reply, HttpError> {
+fn handshake(request: &Request<Incoming>) -> Result<Reply, HttpError> {
     let headers = request.headers();
-    if !has_token(headers, CONNECTION, "upgrade") || !has_token(headers, UPGRADE, "websocket") {
-        return Err(HttpError::NotWebSocket(state.websocket_url(path, headers)));
-    }
     if headers
         .get(SEC_WEBSOCKET_VERSION)
         .is_none_or(|version| version != "13")
@@ -106,7 +185,7 @@ fn handshake(state: &State, path: &Path, request: &Request<Incoming>) -> Result<
         let reason = "Sec-WebSocket-Key must be 16 bytes in base64";
         return Err(HttpError::Handshake(reason.to_owned()));
     }
-    create_response_with_body(request, Full::default)
+    create_response_with_body(request, ReplyBody::default)
         .map_err(|error| HttpError::Handshake(error.to_string()))
 }
 
@@ -120,7 +199,37 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     })
 }
 
+/// The answer to a browser that asks whether a page elsewhere may read events.
+pub(super) fn preflight(state: &State, headers: &HeaderMap) -> Option<Reply> {
+    let mut reply = line(StatusCode::NO_CONTENT, "");
+    state.allow_origin(headers, reply.headers_mut()).then(|| {
+        let allowed = HeaderValue::from_static(
+            "authorization, hookbot-token, last-event-id, x-hookbot-unsafe-is-ok",
+        );
+        reply
+            .headers_mut()
+            .insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        reply
+    })
+}
+
 impl State {
+    /// Lets pages of a configured origin read the reply; whether this one is.
+    fn allow_origin(&self, request: &HeaderMap, reply: &mut HeaderMap) -> bool {
+        let Some(allowed) = &self.settings.cors_origin else {
+            return false;
+        };
+        let Some(origin) = request
+            .get(ORIGIN)
+            .filter(|origin| allowed == "*" || *origin == allowed)
+        else {
+            return false;
+        };
+        reply.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        reply.insert(VARY, HeaderValue::from_static("origin"));
+        true
+    }
+
     /// Where a WebSocket client finds `path`, as the outside world sees this server.
     fn websocket_url(&self, path: &Path, headers: &HeaderMap) -> String {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());

@@ -1,21 +1,27 @@
 //! One subscriber on the line: messages out, pings both ways, until either side has enough.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use hookbot_broker::{Missing, Subscription};
+use hookbot_protocol::event::{GapNotice, at_frame, gap_frame};
+use hookbot_protocol::{Cursor, Form, Message, Offset, encode};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::{info, warn};
 
 use super::State;
-use super::socket::{Delivery, Received, Socket, close_code};
+use super::socket::{Frame, Received, Socket, close_code};
 use super::transport::Peer;
 
 /// A subscription and what the connection was opened with.
 pub(super) struct Subscriber {
     pub(super) subscription: Subscription,
+    pub(super) form: Form,
+    /// What it asked for and does not get.
+    pub(super) gap: Option<GapNotice>,
     pub(super) path: Box<str>,
     pub(super) peer: Peer,
     pub(super) skips_gaps: bool,
@@ -51,17 +57,52 @@ struct Line {
     frames: u32,
     /// Every message there is has been queued.
     caught_up: bool,
+    /// Why it ends, once everything queued is out.
+    end: Option<End>,
+    /// What was delivered by the last ping.
+    delivered_before: u64,
+}
+
+/// What goes out to a subscriber.
+pub(super) enum Outgoing {
+    Message {
+        message: Arc<Message>,
+        form: Form,
+    },
+    /// A whole frame of our own.
+    Notice(Vec<u8>),
+}
+
+impl Frame for Outgoing {
+    fn parts(&self) -> [&[u8]; 2] {
+        match self {
+            Self::Message { message, form } => message.frame(*form),
+            Self::Notice(frame) => [frame, &[]],
+        }
+    }
 }
 
 impl Subscriber {
     /// Serves the subscriber to the end.
-    pub(super) async fn run(mut self, state: &State, mut socket: Socket<Delivery>) {
+    pub(super) async fn run(mut self, state: &State, mut socket: Socket<Outgoing>) {
         let began = Instant::now();
         let mut line = Line {
             delivered: 0,
             frames: 0,
             caught_up: false,
+            end: None,
+            delivered_before: 0,
         };
+        if let Form::Event(epoch) = self.form {
+            // So that even one who is cut off before the first message knows where to go on.
+            let before = self.subscription.next_offset().0.saturating_sub(1);
+            let offset = Offset(before);
+            let notice = self
+                .gap
+                .take()
+                .map_or_else(|| at_frame(Cursor { epoch, offset }), |gap| gap_frame(&gap));
+            socket.queue(Outgoing::Notice(encode(&notice)));
+        }
         let (code, reason) = self.serve(state, &mut socket, &mut line).await;
         if (code, reason) != SILENT {
             socket.close(code, reason).await;
@@ -74,7 +115,7 @@ impl Subscriber {
     async fn serve(
         &mut self,
         state: &State,
-        socket: &mut Socket<Delivery>,
+        socket: &mut Socket<Outgoing>,
         line: &mut Line,
     ) -> End {
         let settings = &state.settings;
@@ -104,6 +145,7 @@ impl Subscriber {
                 return SILENT;
             }
             line.frames = 0;
+            self.tell_place(socket, line);
             if socket.ping().is_err() {
                 return LEFT;
             }
@@ -112,11 +154,22 @@ impl Subscriber {
         }
     }
 
+    /// Tells a subscriber to events for whom nothing came lately where it may resume from.
+    fn tell_place(&self, socket: &mut Socket<Outgoing>, line: &mut Line) {
+        let idle = line.delivered == line.delivered_before && socket.has_room();
+        line.delivered_before = line.delivered;
+        if let (Form::Event(_), true) = (self.form, idle)
+            && let Some(place) = self.subscription.place()
+        {
+            socket.queue(Outgoing::Notice(encode(&at_frame(place))));
+        }
+    }
+
     /// Moves everything that can be moved; ready when the subscriber is to be served no longer.
     fn poll_line(
         &mut self,
         context: &mut Context<'_>,
-        socket: &mut Socket<Delivery>,
+        socket: &mut Socket<Outgoing>,
         line: &mut Line,
         stopping: bool,
     ) -> Poll<End> {
@@ -135,45 +188,48 @@ impl Subscriber {
             }
         }
         loop {
-            if let Poll::Ready(end) = self.fill(context, socket, line) {
-                return Poll::Ready(end);
-            }
+            self.fill(context, socket, line);
             match socket.poll_send(context) {
-                Poll::Ready(Ok(())) if line.caught_up => break,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(LEFT),
                 Poll::Pending => return Poll::Pending,
             }
-        }
-        if stopping {
-            Poll::Ready(GOING_AWAY)
-        } else {
-            Poll::Pending
+            if let Some(end) = line.end {
+                return Poll::Ready(end);
+            }
+            if line.caught_up {
+                return if stopping {
+                    Poll::Ready(GOING_AWAY)
+                } else {
+                    Poll::Pending
+                };
+            }
         }
     }
 
     /// Queues messages while there are some and there is room.
-    fn fill(
-        &mut self,
-        context: &mut Context<'_>,
-        socket: &mut Socket<Delivery>,
-        line: &mut Line,
-    ) -> Poll<End> {
+    fn fill(&mut self, context: &mut Context<'_>, socket: &mut Socket<Outgoing>, line: &mut Line) {
         line.caught_up = false;
-        let form = self.subscription.filter().form();
-        while socket.has_room() {
+        let form = self.form;
+        while socket.has_room() && line.end.is_none() {
             match self.subscription.poll_next(context) {
                 Poll::Ready(Ok(message)) => {
                     line.delivered += 1;
-                    socket.queue(Delivery { message, form });
+                    socket.queue(Outgoing::Message { message, form });
                 }
                 Poll::Ready(Err(missing)) => {
                     let Self { peer, path, .. } = self;
                     warn!(%peer, ?path, %missing, "a subscriber misses messages");
-                    match missing {
-                        Missing::Gap { .. } if self.skips_gaps => {}
-                        Missing::Gap { .. } => return Poll::Ready(GAP),
-                        Missing::Broken { .. } => return Poll::Ready(BROKEN),
+                    match (form, &missing) {
+                        (_, Missing::Broken { .. }) => line.end = Some(BROKEN),
+                        (Form::Event(epoch), _) => {
+                            let notice = missing.notice(epoch).map(|gap| encode(&gap_frame(&gap)));
+                            notice
+                                .into_iter()
+                                .for_each(|frame| socket.queue(Outgoing::Notice(frame)));
+                        }
+                        _ if self.skips_gaps => {}
+                        _ => line.end = Some(GAP),
                     }
                 }
                 Poll::Pending => {
@@ -182,12 +238,11 @@ impl Subscriber {
                 }
             }
         }
-        Poll::Pending
     }
 }
 
 /// When `at`, in seconds since 1970, comes.
-fn deadline(at: u64) -> Instant {
+pub(super) fn deadline(at: u64) -> Instant {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

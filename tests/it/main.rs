@@ -7,9 +7,12 @@
 
 mod bad_frames;
 mod bad_requests;
+mod event_streams;
+mod events;
 mod fan_out;
 mod isolation;
 mod limits;
+mod listening;
 mod many_subscribers;
 mod paths;
 mod publishing;

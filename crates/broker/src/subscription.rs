@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hookbot_log::{Limit, Page, ReadError};
-use hookbot_protocol::{Cursor, Filter, Message, Offset};
+use hookbot_protocol::event::{GapNotice, GapReason};
+use hookbot_protocol::{Cursor, Epoch, Filter, Message, Offset};
 
 use crate::Broker;
 use crate::queue::{Queue, Taken, give_back};
@@ -46,6 +47,12 @@ impl Subscription {
     #[must_use]
     pub fn filter(&self) -> &Filter {
         &self.filter
+    }
+
+    /// The oldest message that this subscription may still get, or the end.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.next
     }
 
     /// The place to resume from, if everything up to it has been handed out and it is not only
@@ -166,6 +173,23 @@ pub enum Missing {
     },
 }
 
+impl Missing {
+    /// What an event subscriber is told, where it is a gap. The epoch is the log's.
+    #[must_use]
+    pub fn notice(&self, epoch: Epoch) -> Option<GapNotice> {
+        let Self::Gap { asked, oldest } = *self else {
+            return None;
+        };
+        let before = |offset: Offset| Offset(offset.0.saturating_sub(1));
+        let cursor = |offset| Cursor { epoch, offset }.to_string();
+        Some(GapNotice {
+            asked: cursor(before(asked)),
+            oldest: cursor(oldest),
+            reason: GapReason::Trimmed,
+        })
+    }
+}
+
 /// What a slow subscriber reads from the log in one go.
 const PAGE: Limit = Limit {
     messages: 64,
@@ -178,8 +202,7 @@ mod tests {
     use crate::Start;
     use crate::queue::MAX_MESSAGES;
     use hookbot_log::MemoryLog;
-    use hookbot_protocol::event::GapReason;
-    use hookbot_protocol::{Epoch, Publication, Topic};
+    use hookbot_protocol::{Publication, Topic};
     use proptest::prelude::*;
     use std::time::SystemTime;
 

@@ -9,13 +9,14 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::OnceCell;
 
 use crate::error::Error;
+use crate::message::Naming;
 
 /// Where to listen or to publish: a URL, and how to get there.
 ///
@@ -29,6 +30,8 @@ pub struct Endpoint {
     pub(crate) port: u16,
     /// As typed, so that the server sees the spelling that the user chose.
     pub(crate) target: PathAndQuery,
+    /// Where to begin, as a part of the query.
+    begin: Option<String>,
     pub(crate) max_message: usize,
     pub(crate) proxies: Arc<Matcher>,
     pub(crate) roots: Vec<CertificateDer<'static>>,
@@ -128,6 +131,7 @@ impl Endpoint {
             shown,
             secrets,
             target,
+            begin: None,
         })
     }
 
@@ -189,6 +193,63 @@ impl Endpoint {
     #[must_use]
     pub fn no_proxy(self) -> Self {
         self.proxies(Matcher::builder().build())
+    }
+
+    /// Begins behind this place, a cursor that the server gave or `start` for its oldest message,
+    /// rather than with what comes next. A server that gives no events may not know how.
+    #[must_use]
+    pub fn after(mut self, cursor: &str) -> Self {
+        self.begin = Some(format!(
+            "after={}",
+            percent_encode(cursor.as_bytes(), NON_ALPHANUMERIC)
+        ));
+        self
+    }
+
+    /// Begins with what was published since then: a time as RFC 3339 has it, or a span such as
+    /// `10m`.
+    #[must_use]
+    pub fn since(mut self, time: &str) -> Self {
+        self.begin = Some(format!(
+            "since={}",
+            percent_encode(time.as_bytes(), NON_ALPHANUMERIC)
+        ));
+        self
+    }
+
+    /// Waits at most so long before a new connection, rather than 30 s.
+    #[must_use]
+    pub fn retry_within(mut self, pause: Duration) -> Self {
+        self.timing.last_retry = pause;
+        self.timing.first_retry = self.timing.first_retry.min(pause);
+        self
+    }
+
+    /// Whether this listens to everything below a path, so that topics differ.
+    #[must_use]
+    pub fn is_prefix(&self) -> bool {
+        Naming::of(self.target.path()) == Naming::InFrame
+    }
+
+    /// What to ask the server for: with a place known from before, messages go on behind it.
+    pub(crate) fn target_after(&self, place: Option<&str>) -> Result<PathAndQuery, Error> {
+        let place = place.map(|place| {
+            format!(
+                "after={}",
+                percent_encode(place.as_bytes(), NON_ALPHANUMERIC)
+            )
+        });
+        let Some(begin) = place.as_ref().or(self.begin.as_ref()) else {
+            return Ok(self.target.clone());
+        };
+        // Of several, the last counts.
+        let separator = if self.target.query().is_some() {
+            '&'
+        } else {
+            '?'
+        };
+        let target = format!("{}{separator}{begin}", self.target);
+        target.parse().map_err(|_| Error::Url("it is too long"))
     }
 
     pub(crate) fn proxies(mut self, proxies: Matcher) -> Self {

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
+use hookbot_protocol::event::GapReason;
 use http::StatusCode;
 
 /// Why messages do not arrive, or one was not published. No message of it shows a token.
@@ -92,12 +93,29 @@ pub enum Error {
         /// For how long.
         after: Duration,
     },
-    /// A frame of a prefix subscription does not begin with a topic. The connection goes on.
-    #[error("a frame has no topic")]
+    /// A frame does not say what it has to, such as its topic. The connection goes on.
+    #[error("a frame could not be read")]
     Frame,
+    /// Messages that this subscription was to get are not to be had any more. The connection
+    /// goes on with those that are.
+    #[error("messages after {asked} are no longer there ({reason:?})")]
+    Gap {
+        /// Where the messages were to go on.
+        asked: String,
+        /// The oldest place that the server still has.
+        oldest: String,
+        /// What became of them.
+        reason: GapReason,
+    },
 }
 
 impl Error {
+    /// Whether more messages may follow on the same connection.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Frame | Self::Gap { .. })
+    }
+
     /// Whether the server refused with a 4xx status. What it refuses now it will refuse again,
     /// unless somebody mints another token or mends the path; 408 and 429 are the exceptions.
     #[must_use]

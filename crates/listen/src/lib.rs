@@ -40,7 +40,7 @@
 //! # }
 //! ```
 //!
-//! [`publish`] posts one message, and returns once the server has it on disk. A [`Publisher`]
+//! [`publish`] posts one message, and returns once the server has it in its log. A [`Publisher`]
 //! keeps the connection for the next one.
 //!
 //! ```no_run

@@ -1,7 +1,8 @@
 //! A message, and how it is read from a frame.
 
 use bytes::Bytes;
-use hookbot_protocol::{Endpoint, Form, Path, split_prefixed};
+use hookbot_protocol::event::{Event, EventFrame, GapNotice};
+use hookbot_protocol::{Endpoint, Filter, Path, split_prefixed};
 use percent_encoding::percent_decode_str;
 
 use crate::error::Error;
@@ -13,6 +14,27 @@ pub struct Message {
     pub topic: String,
     /// Its bytes, as they were published.
     pub payload: Bytes,
+    /// What else is known of it, where the server tells: its place in the log, its time, and how
+    /// it was sent.
+    pub event: Option<Box<Event>>,
+}
+
+impl Message {
+    /// The place to go on behind, where the server tells.
+    #[must_use]
+    pub fn cursor(&self) -> Option<&str> {
+        self.event.as_deref().map(|event| &*event.cursor)
+    }
+}
+
+/// What a frame says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Message(Message),
+    /// Messages are missing here.
+    Gap(GapNotice),
+    /// Nothing but the place to resume from.
+    Place(String),
 }
 
 /// Where a frame's topic is found, which depends on the subscription alone.
@@ -22,6 +44,8 @@ pub(crate) enum Naming {
     Topic(String),
     /// The frame begins with the topic.
     InFrame,
+    /// The frame says everything there is to know.
+    Event,
 }
 
 impl Naming {
@@ -31,9 +55,9 @@ impl Naming {
         if let Ok(Endpoint::Subscribe(filter) | Endpoint::Combined(filter)) =
             parsed.as_ref().map(Path::endpoint)
         {
-            return match filter.form() {
-                Form::Plain => Self::Topic(filter.to_string()),
-                Form::Prefixed => Self::InFrame,
+            return match filter {
+                Filter::Topic(topic) => Self::Topic(topic.to_string()),
+                Filter::Prefix(_) => Self::InFrame,
             };
         }
         // The server may be mounted below a path of its own, which only it can make sense of.
@@ -46,20 +70,24 @@ impl Naming {
     }
 
     /// Reads one frame.
-    pub(crate) fn read(&self, frame: Bytes) -> Result<Message, Error> {
-        match self {
-            Self::Topic(topic) => Ok(Message {
-                topic: topic.clone(),
-                payload: frame,
-            }),
+    pub(crate) fn read(&self, frame: Bytes) -> Result<Said, Error> {
+        let (topic, payload, event) = match self {
+            Self::Topic(topic) => (topic.clone(), frame, None),
             Self::InFrame => {
                 let (topic, payload) = split_prefixed(&frame).ok_or(Error::Frame)?;
-                Ok(Message {
-                    topic: topic.to_owned(),
-                    payload: frame.slice_ref(payload),
-                })
+                (topic.to_owned(), frame.slice_ref(payload), None)
             }
-        }
+            Self::Event => match EventFrame::parse(&frame).map_err(|_| Error::Frame)? {
+                EventFrame::Message(event, payload) => (event.topic.clone(), payload, Some(event)),
+                EventFrame::Gap(gap) => return Ok(Said::Gap(gap)),
+                EventFrame::At(at) => return Ok(Said::Place(at)),
+            },
+        };
+        Ok(Said::Message(Message {
+            topic,
+            payload,
+            event,
+        }))
     }
 }
 
@@ -92,7 +120,9 @@ mod tests {
     #[test]
     fn a_frame_is_split_at_its_first_nul_only() {
         let read = |frame: &'static [u8]| Naming::InFrame.read(Bytes::from_static(frame));
-        let message = read(b"a/b\0x\0y").unwrap();
+        let Ok(Said::Message(message)) = read(b"a/b\0x\0y") else {
+            panic!("it is a message");
+        };
         assert_eq!((&*message.topic, &*message.payload), ("a/b", &b"x\0y"[..]));
         assert!(matches!(read(b"no nul"), Err(Error::Frame)));
         assert!(matches!(read(b"\xff\0x"), Err(Error::Frame)));

@@ -11,7 +11,7 @@ use crate::connect::{Http, connect, refused};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 
-/// Publishes one message. When this returns, the server has it on disk.
+/// Publishes one message. When this returns, the server has it in its log.
 ///
 /// # Errors
 ///

@@ -28,8 +28,10 @@ pub fn retrying_watch(endpoint: Endpoint) -> RetryingMessages {
 
 /// The messages of one connection after the other. See [`retrying_watch`].
 ///
-/// An error item says why there is no connection; whatever was published until the next one is
-/// missing. While the consumer takes nothing, the latest error stands for those before it.
+/// An error item says why there is no connection. The next one goes on behind the last message,
+/// so nothing is missing that the server still has, and what it has no more is an
+/// [`Error::Gap`]; only a server that gives no events loses what was published meanwhile. While
+/// the consumer takes nothing, the latest error stands for those before it.
 #[derive(Debug)]
 pub struct RetryingMessages(Feed);
 
@@ -57,19 +59,21 @@ impl Stream for RetryingMessages {
 async fn keep_watching(endpoint: Endpoint, mut outlet: Outlet) {
     let mut backoff = Backoff::new(&endpoint.timing);
     let mut pause = Duration::ZERO;
+    let mut place = None;
     loop {
         let opened = tokio::select! {
             _ = &mut outlet.stop => return,
             () = deliver(&mut outlet.waiting, &outlet.items) => return,
             opened = async {
                 sleep(pause).await;
-                Socket::open(&endpoint).await
+                Socket::open(&endpoint, place.clone()).await
             } => opened,
         };
         let error = match opened {
             Ok(mut socket) => {
                 let since = Instant::now();
                 let ending = socket.carry(&mut outlet).await;
+                place = socket.place.take();
                 if socket.fruitful || since.elapsed() >= endpoint.timing.stable {
                     backoff.reset();
                 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use hookbot_protocol::event::EVENTS_V1;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -29,13 +30,15 @@ use crate::connect::{Http, Transport, connect, refused};
 use crate::endpoint::{Endpoint, Timing};
 use crate::error::Error;
 use crate::feed::Outlet;
-use crate::message::{Message, Naming};
+use crate::message::{Message, Naming, Said};
 
 /// An open WebSocket that messages come from.
 pub(crate) struct Socket {
     stream: WebSocketStream<Heard<Box<dyn Transport>>>,
     naming: Naming,
     endpoint: Endpoint,
+    /// Where to go on when this connection is lost.
+    pub(crate) place: Option<String>,
     /// Whether anything came of it.
     pub(crate) fruitful: bool,
 }
@@ -50,13 +53,15 @@ pub(crate) enum Ending {
 
 impl Socket {
     /// Connects and shakes hands, before the deadline for both.
-    pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, Error> {
+    ///
+    /// With a place, messages go on behind it.
+    pub(crate) async fn open(endpoint: &Endpoint, place: Option<String>) -> Result<Self, Error> {
         let after = endpoint.timing.connect;
         let opened = timeout(after, async {
             let stream = connect(endpoint).await?;
-            upgrade(endpoint, stream).await
+            upgrade(endpoint, place.as_deref(), stream).await
         });
-        let stream = opened.await.map_err(|_| Error::Timeout {
+        let (stream, has_events) = opened.await.map_err(|_| Error::Timeout {
             what: format!("connecting to {}", endpoint.server()),
             after,
         })??;
@@ -69,8 +74,13 @@ impl Socket {
         let stream = Heard::now(stream);
         Ok(Self {
             stream: WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await,
-            naming: Naming::of(endpoint.target.path()),
+            naming: if has_events {
+                Naming::Event
+            } else {
+                Naming::of(endpoint.target.path())
+            },
             endpoint: endpoint.clone(),
+            place,
             fruitful: false,
         })
     }
@@ -118,9 +128,7 @@ impl Socket {
                         continue;
                     };
                     match (item, room.take()) {
-                        (Err(error), _) if !matches!(error, Error::Frame) => {
-                            return Ending::Failed(error);
-                        }
+                        (Err(error), _) if !error.is_passing() => return Ending::Failed(error),
                         (item, Some(room)) => room.send(item),
                         (_, None) => {}
                     }
@@ -150,7 +158,24 @@ impl Socket {
             None => return Some(Err(Error::Lost(io::ErrorKind::UnexpectedEof.into()))),
         };
         self.fruitful = true;
-        Some(self.naming.read(payload))
+        match self.naming.read(payload) {
+            Ok(Said::Message(message)) => {
+                if let Some(cursor) = message.cursor() {
+                    self.place = Some(cursor.to_owned());
+                }
+                Some(Ok(message))
+            }
+            Ok(Said::Place(place)) => {
+                self.place = Some(place);
+                None
+            }
+            Ok(Said::Gap(gap)) => Some(Err(Error::Gap {
+                asked: gap.asked,
+                oldest: gap.oldest,
+                reason: gap.reason,
+            })),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// Answers the server's close.
@@ -231,19 +256,23 @@ impl Socket {
 /// Makes a WebSocket of an HTTP connection.
 ///
 /// hyper shakes hands rather than tungstenite, which would cut off what a refusal says.
+///
+/// Also tells whether the server gives events; one that knows nothing of them gives plain frames.
 async fn upgrade(
     endpoint: &Endpoint,
+    place: Option<&str>,
     stream: Box<dyn Transport>,
-) -> Result<Box<dyn Transport>, Error> {
+) -> Result<(Box<dyn Transport>, bool), Error> {
     let key = generate_key();
     let mut request = Request::new(Full::default());
-    *request.uri_mut() = endpoint.target.clone().into();
+    *request.uri_mut() = endpoint.target_after(place)?.into();
     *request.headers_mut() = endpoint.request_headers();
     for (name, value) in [
         (header::CONNECTION, "Upgrade"),
         (header::UPGRADE, "websocket"),
         (header::SEC_WEBSOCKET_VERSION, "13"),
         (header::SEC_WEBSOCKET_KEY, &key),
+        (header::SEC_WEBSOCKET_PROTOCOL, EVENTS_V1),
     ] {
         let value = HeaderValue::from_str(value).map_err(Error::protocol)?;
         request.headers_mut().insert(name, value);
@@ -261,13 +290,14 @@ async fn upgrade(
         }
         _ => return Err(refused(endpoint, response).await),
     }
-    check(&response, &key)?;
+    let has_events = check(&response, &key)?;
     let upgraded = hyper::upgrade::on(response).await;
-    Ok(Box::new(TokioIo::new(upgraded.map_err(Error::protocol)?)))
+    let upgraded = TokioIo::new(upgraded.map_err(Error::protocol)?);
+    Ok((Box::new(upgraded), has_events))
 }
 
-/// Checks that the server meant this very upgrade.
-fn check(response: &Response<Incoming>, key: &str) -> Result<(), Error> {
+/// Checks that the server meant this very upgrade; whether it gives events.
+fn check(response: &Response<Incoming>, key: &str) -> Result<bool, Error> {
     let has = |name, text: &str| {
         let value: Option<&HeaderValue> = response.headers().get(name);
         value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(text.as_bytes()))
@@ -281,15 +311,14 @@ fn check(response: &Response<Incoming>, key: &str) -> Result<(), Error> {
     ) {
         return Err(Error::protocol("it answered another upgrade than ours"));
     }
-    if response
-        .headers()
-        .contains_key(header::SEC_WEBSOCKET_PROTOCOL)
-    {
-        return Err(Error::protocol(
-            "it chose a subprotocol, and none was offered",
-        ));
+    let chosen = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+    match chosen.map(HeaderValue::as_bytes) {
+        None => Ok(false),
+        Some(chosen) if chosen == EVENTS_V1.as_bytes() => Ok(true),
+        Some(_) => Err(Error::protocol(
+            "it chose a subprotocol that was not offered",
+        )),
     }
-    Ok(())
 }
 
 /// A stream that remembers when bytes last came from it: a long message on a slow line is not

@@ -17,7 +17,7 @@ use crate::socket::{Ending, Socket};
 ///
 /// Whatever keeps it from connecting; what goes wrong later is an item of the stream.
 pub async fn watch(endpoint: &Endpoint) -> Result<Messages, Error> {
-    let mut socket = Socket::open(endpoint).await?;
+    let mut socket = Socket::open(endpoint, None).await?;
     Ok(Messages(Feed::start(|mut outlet| async move {
         let ending = socket.carry(&mut outlet).await;
         // The server need not wait for the consumer to learn of the end.
@@ -34,8 +34,8 @@ pub async fn watch(endpoint: &Endpoint) -> Result<Messages, Error> {
 
 /// The messages of one connection, in order. See [`watch`].
 ///
-/// When the connection ends, the reason is the last item. [`Error::Frame`] is the only error that
-/// more messages may follow. Dropping it closes the connection.
+/// When the connection ends, the reason is the last item. More messages may follow an error only
+/// if [`Error::is_passing`] says so. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Messages(Feed);
 

@@ -1,8 +1,8 @@
 //! A message with everything that is known of it: event frames and server-sent events.
 //!
-//! An event frame is JSON, NUL, and the payload as it is, so that a provider's signature still
-//! verifies at the far end. A server-sent event has the payload inside the JSON, because a stream
-//! of text has no room for bytes. Readers ignore keys they don't know.
+//! An event frame is JSON, NUL, and the body as it was sent, so that a provider's signature still
+//! verifies at the far end. A server-sent event has the body inside the JSON, because a stream of
+//! text has no room for bytes. Readers ignore keys they don't know.
 
 use std::time::SystemTime;
 
@@ -76,7 +76,7 @@ impl From<&[u8]> for HeaderText {
 pub struct GapNotice {
     /// Where the subscriber wanted to go on, as it said it.
     pub asked: String,
-    /// The place it goes on from instead: behind everything that is missing.
+    /// The oldest place that is still kept, where it goes on instead.
     pub oldest: String,
     /// What became of the messages.
     pub reason: GapReason,
@@ -187,12 +187,12 @@ pub(crate) fn server_sent(message: &Message, epoch: Epoch) -> Bytes {
         body_base64: Option<String>,
     }
     let event = describe(message, epoch);
-    let payload = message.payload();
-    let body = str::from_utf8(payload).ok();
+    let bytes = &message.publication.body;
+    let body = str::from_utf8(bytes).ok();
     let data = Data {
         event: &event,
         body,
-        body_base64: body.is_none().then(|| STANDARD.encode(payload)),
+        body_base64: body.is_none().then(|| STANDARD.encode(bytes)),
     };
     format!("id: {}\ndata: {}\n\n", event.cursor, json(&data)).into()
 }

@@ -43,7 +43,7 @@ pub(crate) fn head(form: Form, message: &Message) -> Box<[u8]> {
         Form::Prefixed => [message.topic().as_str().as_bytes(), b"\0"].concat(),
         Form::Event(epoch) => frame_start(message, epoch),
     };
-    let mut head = header(start.len() + message.payload().len());
+    let mut head = header(start.len() + message.body_in(form).len());
     head.extend(start);
     head.into()
 }

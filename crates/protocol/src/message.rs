@@ -114,7 +114,7 @@ impl Message {
         &self.publication.topic
     }
 
-    /// What subscribers see of the body.
+    /// What subscribers to plain frames see of the body.
     #[must_use]
     pub fn payload(&self) -> &Bytes {
         let Publication { headers, body, .. } = &self.publication;
@@ -134,7 +134,16 @@ impl Message {
             Form::Prefixed => &self.prefixed,
             Form::Event(_) => &self.event,
         };
-        [part.get_or_init(|| head(form, self)), self.payload()]
+        [part.get_or_init(|| head(form, self)), self.body_in(form)]
+    }
+
+    /// What comes last in a frame of this form. An event has the headers, and so the body as it
+    /// was sent, whatever the publisher wants others to see.
+    pub(crate) fn body_in(&self, form: Form) -> &Bytes {
+        match form {
+            Form::Plain | Form::Prefixed => self.payload(),
+            Form::Event(_) => &self.publication.body,
+        }
     }
 
     /// The message as one server-sent event, for a log of this epoch.
@@ -177,5 +186,7 @@ mod tests {
         let envelope = Envelope::from_json(message.payload()).unwrap();
         assert_eq!(envelope.payload, "{}");
         assert_eq!(message.publication.body, "{}");
+        let event = message.frame(Form::Event(Epoch(1))).concat();
+        assert!(event.ends_with(b"\0{}"));
     }
 }

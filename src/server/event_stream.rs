@@ -1,0 +1,97 @@
+//! A subscriber on an HTTP response: server-sent events (WHATWG HTML, section 9.2).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hookbot_broker::Missing;
+use hookbot_protocol::Epoch;
+use hookbot_protocol::event::{server_sent_gap, server_sent_ping};
+use tokio::time::{Instant, Interval, Sleep, interval_at, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tracing::{info, warn};
+
+use super::State;
+use super::subscriber::{Subscriber, deadline};
+
+/// The events of one subscription, as they go into the response.
+pub(super) struct EventStream {
+    subscriber: Subscriber,
+    epoch: Epoch,
+    /// What goes before the next message.
+    notice: Option<Bytes>,
+    pings: Interval,
+    expires: Option<Pin<Box<Sleep>>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    began: Instant,
+    delivered: u64,
+}
+
+impl EventStream {
+    pub(super) fn new(state: &Arc<State>, mut subscriber: Subscriber) -> Self {
+        // Something must be sent for a client to know that it is connected.
+        let greeting = Bytes::from_static(b": connected\n\n");
+        let gap = subscriber.gap.take().map(|gap| server_sent_gap(&gap));
+        let notice = [greeting, gap.unwrap_or_default()].concat();
+        let period = state.settings.ping_interval;
+        Self {
+            epoch: state.broker.epoch(),
+            notice: Some(notice.into()),
+            pings: interval_at(Instant::now() + period, period),
+            expires: subscriber
+                .expires
+                .map(|at| Box::pin(sleep_until(deadline(at)))),
+            stop: Box::pin(state.close.clone().cancelled_owned()),
+            began: Instant::now(),
+            delivered: 0,
+            subscriber,
+        }
+    }
+
+    /// Polls for the next piece; `None` when the stream ends.
+    pub(super) fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(notice) = self.notice.take() {
+            return Poll::Ready(Some(notice));
+        }
+        if let Some(expires) = &mut self.expires
+            && expires.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        match self.subscriber.subscription.poll_next(context) {
+            Poll::Ready(Ok(message)) => {
+                self.delivered += 1;
+                return Poll::Ready(Some(message.server_sent(self.epoch).clone()));
+            }
+            Poll::Ready(Err(missing)) => {
+                let Subscriber { peer, path, .. } = &self.subscriber;
+                warn!(%peer, ?path, %missing, "a subscriber misses messages");
+                let gap =
+                    matches!(missing, Missing::Gap { .. }).then(|| missing.notice(self.epoch));
+                return Poll::Ready(gap.flatten().map(|gap| server_sent_gap(&gap)));
+            }
+            Poll::Pending => {}
+        }
+        if self.stop.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        if self.pings.poll_tick(context).is_ready() {
+            // Not even a tick may pass without the next one being waited for.
+            context.waker().wake_by_ref();
+            if let Some(place) = self.subscriber.subscription.place() {
+                return Poll::Ready(Some(server_sent_ping(place)));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for EventStream {
+    fn drop(&mut self) {
+        let Subscriber { peer, path, .. } = &self.subscriber;
+        let (delivered, seconds) = (self.delivered, self.began.elapsed().as_secs_f32());
+        info!(target: "hookbot::request", %peer, ?path, delivered, seconds, "event stream ended");
+    }
+}
