@@ -50,10 +50,14 @@ impl Drop for TestServer {
     }
 }
 
+/// Something done to the settings.
+pub(crate) trait Change: FnOnce(&mut Settings) + Send {}
+impl<F: FnOnce(&mut Settings) + Send> Change for F {}
+
 /// What a test wants to be different from the defaults.
 #[derive(Default)]
 pub(crate) struct Options {
-    pub(crate) settings: Option<Box<dyn FnOnce(&mut Settings) + Send>>,
+    pub(crate) settings: Option<Box<dyn Change>>,
     pub(crate) routers: Vec<Arc<dyn Router>>,
     pub(crate) log_bytes: Option<usize>,
 }
