@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use hookbot_broker::Broker;
 use hookbot_log::MemoryLog;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -154,9 +154,11 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
         if args.router.contains(&RouterName::Github) {
             server = server.with_router(Arc::new(github(global)?));
         }
+        // Before anybody can know that it listens, so that no signal is missed.
+        let signals = Signals::new()?;
         let listeners = bind(&args.bind, args.tls.tls_cert.is_some()).await?;
         let stop = CancellationToken::new();
-        tokio::spawn(obey(stop.clone(), server.tls()));
+        tokio::spawn(signals.obey(stop.clone(), server.tls()));
         server.run(listeners, stop).await;
         info!("stopped");
         Ok(())
@@ -239,30 +241,40 @@ async fn bind(addresses: &[Bind], secure: bool) -> Result<Vec<Listener>, Failure
     Ok(listeners)
 }
 
-/// Does what signals say: stop at the first, at once at the second, reload at a hang-up.
-async fn obey(stop: CancellationToken, tls: Option<Arc<Tls>>) {
-    let signals = [
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::hangup(),
-    ];
-    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = signals.map(signal) else {
-        return warn!("cannot listen to signals");
-    };
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {
-                if let Some(tls) = &tls {
-                    tls.reload();
+/// What the system tells the program to do.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let on = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    /// Stops at the first signal, at once at the second, and reloads at a hang-up.
+    async fn obey(mut self, stop: CancellationToken, tls: Option<Arc<Tls>>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+                _ = self.hangup.recv() => {
+                    if let Some(tls) = &tls {
+                        tls.reload();
+                    }
+                    continue;
                 }
-                continue;
             }
+            if stop.is_cancelled() {
+                std::process::exit(130);
+            }
+            stop.cancel();
         }
-        if stop.is_cancelled() {
-            std::process::exit(130);
-        }
-        stop.cancel();
     }
 }

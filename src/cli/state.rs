@@ -36,7 +36,7 @@ impl StateFile {
                 .0
                 .parent()
                 .filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+            File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
         };
         store().with_context(|| format!("cannot write {}", self.0.display()))
     }

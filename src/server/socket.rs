@@ -3,7 +3,7 @@
 //!
 //! Whatever is queued goes out in one vectored write, below tungstenite and without a copy. The
 //! rule a reader would get wrong: two writers share the connection, so a pong must not land in
-//! the middle of a frame. While one of our frames is half out, the [`Gate`] lets nothing of
+//! the middle of a frame. While one of our frames is half out, the `Gate` lets nothing of
 //! tungstenite's through, and ours begin only once tungstenite has nothing left to write.
 
 use std::collections::VecDeque;

@@ -1,4 +1,8 @@
-//! The log in memory: a ring of the newest messages, bounded by bytes.
+//! The log in memory: the newest messages, bounded by bytes.
+//!
+//! There are two lanes, one for safe topics and one for unsafe ones, each with bytes of its own:
+//! what strangers publish can never push out what was published with a token. A filter matches
+//! topics of one lane only.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +22,7 @@ pub struct MemoryLog(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     epoch: Epoch,
-    capacity: usize,
-    ring: Mutex<Ring>,
+    lanes: Mutex<Lanes>,
     /// A message came, for the tail.
     appended: Notify,
     /// The tail moved on, so what it has passed may be dropped.
@@ -27,29 +30,39 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct Ring {
-    /// Without holes: the message at `i` has offset `first + i`.
-    messages: VecDeque<Arc<Message>>,
-    /// The newest message of each delivery id.
-    deliveries: HashMap<Box<str>, Offset>,
-    first: Offset,
-    bytes: usize,
+struct Lanes {
+    safe: Lane,
+    strangers: Lane,
+    /// What the next message will get, in either lane.
+    next: Offset,
     /// What the tail hands out next; nothing from here on may be dropped.
     tail: Option<Offset>,
 }
 
+/// The messages of one kind of topic, in order; the other lane's offsets are holes.
+#[derive(Debug)]
+struct Lane {
+    messages: VecDeque<Arc<Message>>,
+    /// The newest message of each topic and delivery id.
+    deliveries: HashMap<String, Offset>,
+    /// Everything before this has been dropped.
+    trimmed: Offset,
+    bytes: usize,
+    capacity: usize,
+}
+
 impl MemoryLog {
-    /// A log that keeps at most `capacity` bytes.
+    /// A log that keeps at most `capacity` bytes, and of these at most a quarter for unsafe
+    /// topics. What subscribers have had encoded comes on top.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
+        let strangers = capacity / 4;
         Self(Arc::new(Shared {
             epoch: Epoch(fastrand::u64(..)),
-            capacity,
-            ring: Mutex::new(Ring {
-                messages: VecDeque::new(),
-                deliveries: HashMap::new(),
-                first: FIRST,
-                bytes: 0,
+            lanes: Mutex::new(Lanes {
+                safe: Lane::new(capacity - strangers),
+                strangers: Lane::new(strangers),
+                next: FIRST,
                 tail: None,
             }),
             appended: Notify::new(),
@@ -72,10 +85,15 @@ impl Log for MemoryLog {
     }
 
     fn bounds(&self) -> Bounds {
-        let ring = self.0.ring();
+        let lanes = self.0.lanes();
+        let oldest = |lane: &Lane| lane.messages.front().map(|message| message.offset);
+        let first = [&lanes.safe, &lanes.strangers]
+            .into_iter()
+            .filter_map(oldest)
+            .min();
         Bounds {
-            first: ring.first,
-            next: ring.next(),
+            first: first.unwrap_or(lanes.next),
+            next: lanes.next,
         }
     }
 
@@ -85,18 +103,23 @@ impl Log for MemoryLog {
         from: Offset,
         limit: Limit,
     ) -> BoxFuture<'static, Result<Page, ReadError>> {
-        let page = self.0.ring().read(&filter, from, limit);
+        let page = self.0.lanes().read(&filter, from, limit);
         Box::pin(std::future::ready(page))
     }
 
     fn seek(&self, time: SystemTime) -> BoxFuture<'static, Result<Offset, ReadError>> {
-        let ring = self.0.ring();
-        let at = ring
-            .messages
-            .iter()
-            .position(|message| message.time >= time);
-        let offset = at.map_or_else(|| ring.next(), |at| Offset(ring.first.0 + at as u64));
-        Box::pin(std::future::ready(Ok(offset)))
+        let lanes = self.0.lanes();
+        let first = |lane: &Lane| {
+            let mut messages = lane.messages.iter();
+            messages
+                .find(|message| message.time >= time)
+                .map(|message| message.offset)
+        };
+        let first = [&lanes.safe, &lanes.strangers]
+            .into_iter()
+            .filter_map(first)
+            .min();
+        Box::pin(std::future::ready(Ok(first.unwrap_or(lanes.next))))
     }
 
     fn is_writable(&self) -> bool {
@@ -104,14 +127,17 @@ impl Log for MemoryLog {
     }
 
     fn trim(&self, upto: Offset) {
-        let mut ring = self.0.ring();
-        while ring.first < upto && ring.drop_oldest() {}
+        let lanes = &mut *self.0.lanes();
+        let upto = upto.min(lanes.tail.unwrap_or(lanes.next)).min(lanes.next);
+        for lane in [&mut lanes.safe, &mut lanes.strangers] {
+            while lane.drop_oldest(upto) {}
+            lane.trimmed = lane.trimmed.max(upto);
+        }
     }
 
     fn tail(&self) -> Box<dyn Tail> {
-        let mut ring = self.0.ring();
-        let next = ring.next();
-        ring.tail = Some(next);
+        let mut lanes = self.0.lanes();
+        lanes.tail = Some(lanes.next);
         Box::new(MemoryTail(self.0.clone()))
     }
 }
@@ -122,122 +148,184 @@ impl Shared {
         publication: Publication,
         deduplicate: Option<Duration>,
     ) -> Result<Appended, AppendError> {
-        let size = publication.size();
-        if size > self.capacity {
-            let capacity = self.capacity;
-            return Err(AppendError::TooLarge { capacity });
-        }
+        let mut publication = Some(publication);
         loop {
             let passed = self.passed.notified();
             tokio::pin!(passed);
             // From here on no wake-up is missed.
             passed.as_mut().enable();
+            if let Some((offset, is_duplicate)) =
+                self.lanes().append(&mut publication, deduplicate)?
             {
-                let mut ring = self.ring();
-                let now = SystemTime::now();
+                self.appended.notify_one();
                 let epoch = self.epoch;
-                if let Some(offset) =
-                    deduplicate.and_then(|window| ring.find(&publication, now, window))
-                {
-                    let cursor = Cursor { epoch, offset };
-                    return Ok(Appended {
-                        cursor,
-                        is_duplicate: true,
-                    });
-                }
-                while ring.bytes + size > self.capacity && ring.drop_oldest() {}
-                if ring.bytes + size <= self.capacity {
-                    let offset = ring.next();
-                    ring.push(Message::new(publication, offset, now));
-                    self.appended.notify_one();
-                    let cursor = Cursor { epoch, offset };
-                    return Ok(Appended {
-                        cursor,
-                        is_duplicate: false,
-                    });
-                }
+                let cursor = Cursor { epoch, offset };
+                return Ok(Appended {
+                    cursor,
+                    is_duplicate,
+                });
             }
             passed.await;
         }
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        // No code that holds the lock can leave the ring half changed.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        // No code that holds the lock can leave the lanes half changed.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ring {
-    fn next(&self) -> Offset {
-        Offset(self.first.0 + self.messages.len() as u64)
-    }
-
-    fn push(&mut self, message: Message) {
-        self.bytes += message.publication.size();
-        if let Some(id) = &message.publication.delivery_id {
-            self.deliveries.insert(id.clone(), message.offset);
-        }
-        self.messages.push_back(Arc::new(message));
-    }
-
-    /// The offset of the message that `publication` repeats, if there was one in the window.
-    fn find(&self, publication: &Publication, now: SystemTime, window: Duration) -> Option<Offset> {
-        let offset = *self.deliveries.get(publication.delivery_id.as_ref()?)?;
-        let message = self.since(offset).next()?;
-        let Publication { topic, body, .. } = &message.publication;
-        let recent = now
-            .duration_since(message.time)
-            .is_ok_and(|age| age < window);
-        (recent && *topic == publication.topic && *body == publication.body).then_some(offset)
-    }
-
-    /// Drops the oldest message, unless the tail has yet to hand it out.
-    fn drop_oldest(&mut self) -> bool {
-        if self.tail.is_some_and(|tail| tail <= self.first) {
-            return false;
-        }
-        let Some(message) = self.messages.pop_front() else {
-            return false;
+impl Lanes {
+    /// Takes the publication, if the tail has left room for it; with its offset, or that of the
+    /// message that it repeats.
+    fn append(
+        &mut self,
+        publication: &mut Option<Publication>,
+        deduplicate: Option<Duration>,
+    ) -> Result<Option<(Offset, bool)>, AppendError> {
+        let Some(offered) = &*publication else {
+            return Ok(None);
         };
-        self.bytes -= message.publication.size();
-        if let Some(id) = &message.publication.delivery_id
-            && self.deliveries.get(id) == Some(&message.offset)
-        {
-            self.deliveries.remove(id);
+        let lane = match offered.topic.is_unsafe() {
+            true => &mut self.strangers,
+            false => &mut self.safe,
+        };
+        let (now, size) = (SystemTime::now(), offered.size());
+        if let Some(offset) = deduplicate.and_then(|window| lane.find(offered, now, window)) {
+            return Ok(Some((offset, true)));
         }
-        self.first = self.first.next();
-        true
-    }
-
-    /// The messages from `from` on.
-    fn since(&self, from: Offset) -> impl Iterator<Item = &Arc<Message>> {
-        let skip = from.0.saturating_sub(self.first.0);
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        self.messages.range(skip.min(self.messages.len())..)
+        if size > lane.capacity {
+            let capacity = lane.capacity;
+            return Err(AppendError::TooLarge { capacity });
+        }
+        let upto = self.tail.unwrap_or(self.next);
+        while lane.bytes + size > lane.capacity && lane.drop_oldest(upto) {}
+        if lane.bytes + size > lane.capacity {
+            return Ok(None);
+        }
+        let offset = self.next;
+        self.next = offset.next();
+        lane.extend(
+            publication
+                .take()
+                .map(|publication| Message::new(publication, offset, now)),
+        );
+        Ok(Some((offset, false)))
     }
 
     fn read(&self, filter: &Filter, from: Offset, limit: Limit) -> Result<Page, ReadError> {
-        if from < self.first && self.first > FIRST {
-            return Err(ReadError::Trimmed { first: self.first });
+        let lane = match filter.as_str().starts_with('/') {
+            true => &self.strangers,
+            false => &self.safe,
+        };
+        if from < lane.trimmed {
+            return Err(ReadError::Trimmed {
+                first: lane.trimmed,
+            });
         }
         let mut page = Page {
             messages: Vec::new(),
             next: from,
         };
         let mut bytes = 0;
-        for message in self.since(from).take(SCAN) {
+        for (looked_at, message) in lane.since(from).enumerate() {
+            if looked_at == SCAN {
+                return Ok(page);
+            }
             if filter.matches(message.topic()) {
                 bytes += message.publication.size();
                 let full = page.messages.len() >= limit.messages || bytes > limit.bytes;
                 if full && !page.messages.is_empty() {
-                    break;
+                    return Ok(page);
                 }
                 page.messages.push(message.clone());
             }
             page.next = message.offset.next();
         }
+        page.next = self.next.max(from);
         Ok(page)
     }
+
+    /// What comes next for the tail, of both lanes in one order.
+    fn next_batch(&mut self) -> Vec<Arc<Message>> {
+        let from = self.tail.unwrap_or(self.next);
+        let mut safe = self.safe.since(from).peekable();
+        let mut strangers = self.strangers.since(from).peekable();
+        let mut batch = Vec::new();
+        while batch.len() < BATCH {
+            let next = match (safe.peek(), strangers.peek()) {
+                (Some(one), Some(other)) if one.offset < other.offset => safe.next(),
+                (_, Some(_)) => strangers.next(),
+                (_, None) => safe.next(),
+            };
+            let Some(message) = next else { break };
+            batch.push(message.clone());
+        }
+        if let Some(last) = batch.last() {
+            self.tail = Some(last.offset.next());
+        }
+        batch
+    }
+}
+
+impl Lane {
+    fn new(capacity: usize) -> Self {
+        Self {
+            messages: VecDeque::new(),
+            deliveries: HashMap::new(),
+            trimmed: Offset(0),
+            bytes: 0,
+            capacity,
+        }
+    }
+
+    fn extend(&mut self, message: Option<Message>) {
+        let Some(message) = message else { return };
+        self.bytes += message.publication.size();
+        if let Some(delivery) = delivery(&message.publication) {
+            self.deliveries.insert(delivery, message.offset);
+        }
+        self.messages.push_back(Arc::new(message));
+    }
+
+    /// The offset of the message that `publication` repeats, if there was one in the window.
+    fn find(&self, publication: &Publication, now: SystemTime, window: Duration) -> Option<Offset> {
+        let offset = *self.deliveries.get(&delivery(publication)?)?;
+        let message = self.since(offset).next()?;
+        let age = now.duration_since(message.time);
+        let same = message.publication.body == publication.body;
+        (same && age.is_ok_and(|age| age < window)).then_some(offset)
+    }
+
+    /// Drops the oldest message, if it is before `upto`.
+    fn drop_oldest(&mut self, upto: Offset) -> bool {
+        let Some(message) = self.messages.pop_front_if(|message| message.offset < upto) else {
+            return false;
+        };
+        self.bytes -= message.publication.size();
+        if let Some(delivery) = delivery(&message.publication)
+            && self.deliveries.get(&delivery) == Some(&message.offset)
+        {
+            self.deliveries.remove(&delivery);
+        }
+        self.trimmed = message.offset.next();
+        true
+    }
+
+    /// The messages from `from` on.
+    fn since(&self, from: Offset) -> impl Iterator<Item = &Arc<Message>> {
+        let at = self
+            .messages
+            .partition_point(|message| message.offset < from);
+        self.messages.range(at..)
+    }
+}
+
+/// What a delivery is known by again.
+fn delivery(publication: &Publication) -> Option<String> {
+    let id = publication.delivery_id.as_deref()?;
+    // A topic has no line break.
+    Some(format!("{}\n{id}", publication.topic))
 }
 
 struct MemoryTail(Arc<Shared>);
@@ -246,15 +334,10 @@ impl Tail for MemoryTail {
     fn next(&mut self) -> BoxFuture<'_, Vec<Arc<Message>>> {
         Box::pin(async {
             loop {
-                {
-                    let mut ring = self.0.ring();
-                    let from = ring.tail.unwrap_or_else(|| ring.next());
-                    let batch: Vec<_> = ring.since(from).take(BATCH).cloned().collect();
-                    if let Some(last) = batch.last() {
-                        ring.tail = Some(last.offset.next());
-                        self.0.passed.notify_waiters();
-                        return batch;
-                    }
+                let batch = self.0.lanes().next_batch();
+                if !batch.is_empty() {
+                    self.0.passed.notify_waiters();
+                    return batch;
                 }
                 self.0.appended.notified().await;
             }
@@ -264,7 +347,7 @@ impl Tail for MemoryTail {
 
 impl Drop for MemoryTail {
     fn drop(&mut self) {
-        self.0.ring().tail = None;
+        self.0.lanes().tail = None;
         self.0.passed.notify_waiters();
     }
 }
@@ -303,9 +386,9 @@ mod tests {
         bytes: usize::MAX,
     };
 
-    /// How many one-letter messages on a one-letter topic a log of this capacity keeps.
+    /// The capacity of a log that keeps so many one-letter messages on a safe one-letter topic.
     fn capacity(messages: usize) -> usize {
-        messages * publication("t", "x").size()
+        (messages * publication("t", "x").size()).div_ceil(3) * 4
     }
 
     #[tokio::test]
@@ -402,17 +485,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_larger_than_the_log_is_refused() {
-        let log = MemoryLog::new(capacity(1));
-        let error = log
-            .append(publication("t", "larger"), None)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error,
-            AppendError::TooLarge {
-                capacity: capacity(1)
-            }
-        );
+        let log = MemoryLog::new(1_000);
+        let large = publication("t", &"x".repeat(1_000));
+        let error = log.append(large, None).await.unwrap_err();
+        assert_eq!(error, AppendError::TooLarge { capacity: 750 });
     }
 
     #[tokio::test]
@@ -433,6 +509,30 @@ mod tests {
         assert_eq!(bodies(&tail.next().await), ["1", "2"]);
         third.await.unwrap().unwrap();
         assert_eq!(bodies(&tail.next().await), ["3"]);
+    }
+
+    #[tokio::test]
+    async fn strangers_push_out_strangers_only() {
+        let log = MemoryLog::new(capacity(12));
+        let mut tail = log.tail();
+        for number in 0..100 {
+            let topic = if number < 10 { "t" } else { "/unsafe/t" };
+            log.append(publication(topic, "x"), None).await.unwrap();
+            assert_eq!(tail.next().await[0].offset, Offset(number + 1));
+        }
+        let page = log.read(filter("/"), Offset(0), ALL).await.unwrap();
+        assert_eq!((page.messages.len(), page.next), (10, Offset(101)));
+        let Err(ReadError::Trimmed { first }) = log.read(filter("/unsafe/"), Offset(0), ALL).await
+        else {
+            panic!("some of the strangers' messages are gone");
+        };
+        let page = log.read(filter("/unsafe/"), first, ALL).await.unwrap();
+        assert!(
+            (1..=4).contains(&page.messages.len()),
+            "{}",
+            page.messages.len()
+        );
+        assert_eq!(page.messages.last().unwrap().offset, Offset(100));
     }
 
     #[tokio::test]
