@@ -57,6 +57,11 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Option<String>,
 
+    /// Publish a delivery only once in this time, however often its sender tries: by the delivery
+    /// ids of the well-known providers, for example 24h.
+    #[arg(long, value_name = "TIME")]
+    deduplicate: Option<Span>,
+
     /// How long open requests and deliveries may take to end when the server stops.
     #[arg(long, default_value = "5s", value_name = "TIME")]
     grace: Span,
@@ -173,6 +178,7 @@ impl ServeArgs {
             public_url: self.public_url.clone(),
             origins: self.origin.clone(),
             cors_origin: self.cors_origin.clone(),
+            deduplicate: self.deduplicate.map(|Span(window)| window),
             max_body: bytes(limits.max_body),
             body_timeout: limits.body_timeout.0,
             max_in_flight: bytes(limits.max_in_flight),

@@ -59,6 +59,8 @@ pub(super) enum HttpError {
     BodyBroken,
     #[error("too many messages without a token")]
     TooMany(Duration),
+    #[error("the log takes no messages")]
+    NotReady,
     #[error("the server has as much to do as it can hold; try again")]
     Busy,
 }
@@ -78,8 +80,33 @@ impl HttpError {
             }
             Self::NotWebSocket(_) | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::TooMany(_) | Self::TooManyFailures(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::NotReady | Self::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// A word for it, to count by.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Head(_) | Self::Host | Self::Handshake(_) | Self::WebSocketVersion => "malformed",
+            Self::Path(_) => "path",
+            Self::Unauthorized => "token",
+            Self::TooManyFailures(_) => "failures",
+            Self::Origin => "origin",
+            Self::UnsafeHeader => "unsafe_header",
+            Self::NotFound => "not_found",
+            Self::Method(_) => "method",
+            Self::NotWebSocket(_) => "not_websocket",
+            Self::Query { .. } => "query",
+            Self::Gone => "gone",
+            Self::BodyTooLarge { .. } | Self::NotKept(AppendError::TooLarge { .. }) => "too_large",
+            Self::BodyTimeout(_) => "body_timeout",
+            Self::BodyBroken => "body_broken",
+            Self::TooMany(_) => "unsafe_rate",
+            Self::Busy => "busy",
+            Self::NotKept(AppendError::Full) => "log_full",
+            Self::NotKept(_) | Self::NotRead(_) => "log_failed",
+            Self::NotReady => "not_ready",
         }
     }
 

@@ -18,6 +18,7 @@ use super::subscriber::{Subscriber, deadline};
 
 /// The events of one subscription, as they go into the response.
 pub(super) struct EventStream {
+    state: Arc<State>,
     subscriber: Subscriber,
     epoch: Epoch,
     /// What goes before the next message.
@@ -37,6 +38,7 @@ impl EventStream {
         let notice = [greeting, gap.unwrap_or_default()].concat();
         let period = state.settings.ping_interval;
         Self {
+            state: state.clone(),
             epoch: state.broker.epoch(),
             notice: Some(notice.into()),
             pings: interval_at(Instant::now() + period, period),
@@ -63,11 +65,13 @@ impl EventStream {
         match self.subscriber.subscription.poll_next(context) {
             Poll::Ready(Ok(message)) => {
                 self.delivered += 1;
+                self.state.metrics.deliveries.inc();
                 return Poll::Ready(Some(message.server_sent(self.epoch).clone()));
             }
             Poll::Ready(Err(missing)) => {
                 let Subscriber { peer, path, .. } = &self.subscriber;
                 warn!(%peer, ?path, %missing, "a subscriber misses messages");
+                self.state.metrics.gaps.inc();
                 let gap =
                     matches!(missing, Missing::Gap { .. }).then(|| missing.notice(self.epoch));
                 return Poll::Ready(gap.flatten().map(|gap| server_sent_gap(&gap)));

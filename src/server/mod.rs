@@ -16,6 +16,7 @@ mod event_stream;
 mod head;
 mod limits;
 mod listener;
+mod metrics;
 mod publish;
 mod reply;
 mod routing;
@@ -43,6 +44,7 @@ use tracing::{info, warn};
 pub use head::Patience;
 use limits::{Budget, Failures, Rate};
 pub use listener::{Bind, BindSyntax, Listener};
+use metrics::Metrics;
 pub use settings::Settings;
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use transport::{Peer, Transport};
@@ -58,6 +60,7 @@ struct State {
     broker: Broker,
     settings: Settings,
     tls: Option<Arc<Tls>>,
+    metrics: Metrics,
     failures: Failures,
     unsafe_rate: Rate,
     /// For every publisher, and for those without a token on top.
@@ -87,6 +90,7 @@ impl Server {
         let state = State {
             broker,
             tls: tls.map(Arc::new),
+            metrics: Metrics::new(),
             failures: Failures::new(),
             unsafe_rate: Rate::new(settings.unsafe_rate),
             bodies: [settings.max_in_flight, settings.max_in_flight / 4].map(Budget::new),

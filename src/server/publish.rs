@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookbot_log::Appended;
 use hookbot_protocol::{Format, Publication, Topic};
+use hookbot_signatures::delivery_id;
 use http::header::{CONTENT_LENGTH, HeaderName};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
@@ -53,16 +54,28 @@ pub(super) async fn publish(
         .map_err(|_| HttpError::BodyTimeout(limit))??;
 
     let size = body.len();
+    let headers = access.kept_headers(request);
     let publication = Publication {
         method: request.method.as_str().into(),
         query: access.kept_query(request.uri.query()).into(),
         address: peer.to_string().into(),
-        headers: access.kept_headers(request),
+        delivery_id: delivery_id(&headers).map(Into::into),
+        headers,
         format,
         ..Publication::new(topic, body)
     };
-    let appended = timeout(APPEND_TIMEOUT, state.broker.publish(publication)).await;
-    let Appended { cursor, .. } = appended.map_err(|_| HttpError::Busy)??;
+    let publish = async {
+        match state.settings.deduplicate {
+            Some(window) => state.broker.publish_once(publication, window).await,
+            None => state.broker.publish(publication).await,
+        }
+    };
+    let appended = timeout(APPEND_TIMEOUT, publish).await;
+    let Appended {
+        cursor,
+        is_duplicate,
+    } = appended.map_err(|_| HttpError::Busy)??;
+    state.metrics.published(trusted, is_duplicate, size);
 
     let mut reply = line(StatusCode::OK, "OK\n");
     if trusted && let Ok(cursor) = HeaderValue::try_from(cursor.to_string()) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use hookbot_protocol::{Endpoint, Filter, Path, PathError, Topic};
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
 use http::request::Parts;
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -37,7 +37,10 @@ pub(super) async fn respond(
 
     let (mut reply, read) = match answer(state, request, flaw, peer, connection).await {
         Ok(answered) => answered,
-        Err(error) => (error.reply(), None),
+        Err(error) => {
+            state.metrics.refused(error.reason());
+            (error.reply(), None)
+        }
     };
     let is_confused = reply.status() == StatusCode::BAD_REQUEST;
     if (has_body && read.is_none()) || is_confused {
@@ -85,7 +88,8 @@ async fn answer(
         return Err(PathError::PublishToPrefix.into());
     }
     if *path.endpoint() == Endpoint::Other {
-        return Ok((housekeeping(&path, method)?, None));
+        let (parts, _) = request.into_parts();
+        return Ok((housekeeping(state, &parts, &path, peer)?, None));
     }
 
     // A browser asks this without credentials.
@@ -207,23 +211,36 @@ fn task(
 }
 
 /// The server's own pages.
-fn housekeeping(path: &Path, method: &Method) -> Result<Reply, HttpError> {
-    let (text, is_json) = match path.as_str() {
-        "/status" => ("OK\n", false),
-        "/healthz" => ("{\"status\":\"OK\"}\n", true),
+fn housekeeping(
+    state: &State,
+    request: &Parts,
+    path: &Path,
+    peer: Peer,
+) -> Result<Reply, HttpError> {
+    let (text, content_type) = match path.as_str() {
+        "/status" => ("OK\n".to_owned(), TEXT),
+        "/healthz" => ("{\"status\":\"OK\"}\n".to_owned(), JSON),
+        "/readyz" if state.broker.is_writable() => ("OK\n".to_owned(), TEXT),
+        "/readyz" => return Err(HttpError::NotReady),
         "/version" => (
-            concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n"),
-            true,
+            concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}\n").to_owned(),
+            JSON,
         ),
+        "/metrics" => {
+            authorize(state, request, path, peer)?;
+            (state.metrics.text(&state.broker), OPEN_METRICS)
+        }
         _ => return Err(HttpError::NotFound),
     };
-    if !matches!(*method, Method::GET | Method::HEAD) {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
         return Err(HttpError::Method("GET, HEAD"));
     }
     let mut reply = line(StatusCode::OK, text);
-    if is_json {
-        let json = HeaderValue::from_static("application/json");
-        reply.headers_mut().insert(http::header::CONTENT_TYPE, json);
-    }
+    let content_type = HeaderValue::from_static(content_type);
+    reply.headers_mut().insert(CONTENT_TYPE, content_type);
     Ok(reply)
 }
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -19,6 +19,8 @@ pub struct Settings {
     pub origins: Vec<String>,
     /// The origin whose pages may read event streams; `*` for all. Without it none may.
     pub cors_origin: Option<String>,
+    /// Within this time, a delivery that was published before is not published again.
+    pub deduplicate: Option<Duration>,
     /// The largest body that may be published, in bytes.
     pub max_body: usize,
     /// For a body, from the end of its head to its own.
@@ -53,6 +55,7 @@ impl Settings {
             public_url: None,
             origins: Vec::new(),
             cors_origin: None,
+            deduplicate: None,
             max_body: 25 << 20,
             body_timeout: Duration::from_secs(60),
             patience: Patience {

@@ -25,6 +25,7 @@ use super::credentials::Access;
 use super::error::HttpError;
 use super::event_stream::EventStream;
 use super::head::HeadGuard;
+use super::metrics::{Counted, Way};
 use super::reply::{Reply, ReplyBody, line};
 use super::socket::{Limits, Socket};
 use super::subscriber::Subscriber;
@@ -83,12 +84,24 @@ pub(super) async fn subscribe(
         None => (state.broker.subscribe(filter), None),
         Some(start) => state.broker.resume(filter, start).await?,
     };
+    if wish.start.is_some() {
+        state.metrics.resumes.inc();
+    }
+    if gap.is_some() {
+        state.metrics.gaps.inc();
+    }
     let tells_gaps = matches!(form, Form::Event(_));
     if gap.is_some() && !tells_gaps && !wish.skips_gaps {
         return Err(HttpError::Gone);
     }
     let offset = subscription.next_offset();
+    let way = if line.is_some() {
+        Way::Websocket
+    } else {
+        Way::EventStream
+    };
     let subscriber = Subscriber {
+        _counted: Counted::new(&state.metrics, way),
         gap: gap.filter(|_| tells_gaps).map(|reason| GapNotice {
             asked: wish.asked,
             oldest: Cursor { epoch, offset }.to_string(),

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::{info, warn};
 
 use super::State;
+use super::metrics::{Counted, Metrics};
 use super::socket::{Frame, Received, Socket, close_code};
 use super::transport::Peer;
 
@@ -27,6 +28,8 @@ pub(super) struct Subscriber {
     pub(super) skips_gaps: bool,
     /// When its token ends, in seconds since 1970.
     pub(super) expires: Option<u64>,
+    /// Until it is gone.
+    pub(super) _counted: Counted,
 }
 
 /// Why a subscriber is no longer served: what it is told, if there is still somebody to tell.
@@ -126,7 +129,7 @@ impl Subscriber {
         loop {
             let wake = expires.map_or(next_tick, |at| at.min(next_tick));
             tokio::select! {
-                end = poll_fn(|context| self.poll_line(context, socket, line, stopping)) => return end,
+                end = poll_fn(|context| self.poll_line(context, state, socket, line, stopping)) => return end,
                 () = state.close.cancelled(), if !stopping => stopping = true,
                 () = sleep_until(wake) => {}
             }
@@ -169,6 +172,7 @@ impl Subscriber {
     fn poll_line(
         &mut self,
         context: &mut Context<'_>,
+        state: &State,
         socket: &mut Socket<Outgoing>,
         line: &mut Line,
         stopping: bool,
@@ -188,7 +192,11 @@ impl Subscriber {
             }
         }
         loop {
-            self.fill(context, socket, line);
+            let before = line.delivered;
+            self.fill(context, &state.metrics, socket, line);
+            if line.delivered > before {
+                state.metrics.deliveries.inc_by(line.delivered - before);
+            }
             match socket.poll_send(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(LEFT),
@@ -208,7 +216,13 @@ impl Subscriber {
     }
 
     /// Queues messages while there are some and there is room.
-    fn fill(&mut self, context: &mut Context<'_>, socket: &mut Socket<Outgoing>, line: &mut Line) {
+    fn fill(
+        &mut self,
+        context: &mut Context<'_>,
+        metrics: &Metrics,
+        socket: &mut Socket<Outgoing>,
+        line: &mut Line,
+    ) {
         line.caught_up = false;
         let form = self.form;
         while socket.has_room() && line.end.is_none() {
@@ -220,6 +234,7 @@ impl Subscriber {
                 Poll::Ready(Err(missing)) => {
                     let Self { peer, path, .. } = self;
                     warn!(%peer, ?path, %missing, "a subscriber misses messages");
+                    metrics.gaps.inc();
                     match (form, &missing) {
                         (_, Missing::Broken { .. }) => line.end = Some(BROKEN),
                         (Form::Event(epoch), _) => {

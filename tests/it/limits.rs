@@ -83,6 +83,6 @@ async fn a_message_that_the_log_can_never_hold_is_refused_for_good() {
     let server = TestServer::start_with(options).await;
     let reply = server.publish("t", &"x".repeat(20_000)).await;
     assert_eq!(reply.status, 413);
-    assert!(reply.body.contains("10000 bytes"), "{}", reply.body);
+    assert!(reply.body.contains("7500 bytes"), "{}", reply.body);
     assert_eq!(server.publish("t", "small").await.status, 200);
 }

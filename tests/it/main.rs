@@ -14,6 +14,7 @@ mod isolation;
 mod limits;
 mod listening;
 mod many_subscribers;
+mod metrics;
 mod paths;
 mod publishing;
 mod routing;

@@ -30,9 +30,10 @@ mod queue;
 mod subscription;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
-use hookbot_log::{AppendError, Appended, Limit, Log, ReadError, Tail};
+use hookbot_log::{AppendError, Appended, Bounds, Limit, Log, ReadError, Tail};
 use hookbot_protocol::event::GapReason;
 use hookbot_protocol::{Cursor, Epoch, Filter, Offset, Publication};
 use tokio::sync::watch;
@@ -50,6 +51,8 @@ struct Inner {
     hub: Hub,
     /// Everything before this has been handed to the subscriptions.
     fanned_out: watch::Sender<Offset>,
+    /// How many subscriptions are reading the log.
+    catching_up: AtomicUsize,
 }
 
 impl Broker {
@@ -63,6 +66,7 @@ impl Broker {
             log,
             hub: Hub::default(),
             fanned_out,
+            catching_up: AtomicUsize::new(0),
         }));
         let fan_out = FanOut {
             broker: broker.clone(),
@@ -79,6 +83,32 @@ impl Broker {
     /// When the log can't keep it; nobody will get it then.
     pub async fn publish(&self, publication: Publication) -> Result<Appended, AppendError> {
         self.0.log.append(publication, None).await
+    }
+
+    /// As [`Self::publish`], unless the log has the same delivery of the last `window` already;
+    /// then returns the place of that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::publish`].
+    pub async fn publish_once(
+        &self,
+        publication: Publication,
+        window: Duration,
+    ) -> Result<Appended, AppendError> {
+        self.0.log.append(publication, Some(window)).await
+    }
+
+    /// Which offsets the log holds.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        self.0.log.bounds()
+    }
+
+    /// How many subscriptions are reading the log rather than being handed messages.
+    #[must_use]
+    pub fn catching_up(&self) -> usize {
+        self.0.catching_up.load(Ordering::Relaxed)
     }
 
     /// Which log this broker is on.

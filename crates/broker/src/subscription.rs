@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use hookbot_log::{Limit, Page, ReadError};
@@ -27,6 +28,8 @@ pub struct Subscription {
     batch: VecDeque<Arc<Message>>,
     /// A read of the log that has not answered yet.
     reading: Option<Reading>,
+    /// Reads the log rather than being handed messages.
+    is_behind: bool,
 }
 
 type Reading = Pin<Box<dyn Future<Output = Result<Page, ReadError>> + Send>>;
@@ -40,6 +43,7 @@ impl Subscription {
             next,
             batch: VecDeque::new(),
             reading: None,
+            is_behind: false,
         }
     }
 
@@ -103,7 +107,9 @@ impl Subscription {
                 }
                 continue;
             }
-            match self.queue.take(&mut self.batch, self.next, context) {
+            let taken = self.queue.take(&mut self.batch, self.next, context);
+            self.note_behind(matches!(taken, Taken::Missed));
+            match taken {
                 Taken::Messages => {}
                 Taken::Missed => {
                     let log = &self.broker.0.log;
@@ -115,6 +121,16 @@ impl Subscription {
                 }
             }
         }
+    }
+
+    fn note_behind(&mut self, is_behind: bool) {
+        let catching_up = &self.broker.0.catching_up;
+        match (self.is_behind, is_behind) {
+            (false, true) => catching_up.fetch_add(1, Ordering::Relaxed),
+            (true, false) => catching_up.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+        self.is_behind = is_behind;
     }
 
     fn take_page(&mut self, read: Result<Page, ReadError>) -> Result<(), Missing> {
@@ -139,6 +155,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        self.note_behind(false);
         self.broker.0.hub.remove(&self.filter, &self.queue);
     }
 }

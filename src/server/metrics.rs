@@ -1,0 +1,182 @@
+//! What the server counts. Never by topic, path or token: their number has no bound.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Everything that is counted, and how it is shown.
+pub(super) struct Metrics {
+    registry: Registry,
+    publishes: Family<Space, Counter>,
+    published_bytes: Counter,
+    duplicates: Counter,
+    refusals: Family<Refused, Counter>,
+    pub(super) deliveries: Counter,
+    subscribers: Family<Connected, Gauge>,
+    pub(super) resumes: Counter,
+    pub(super) gaps: Counter,
+    log: LogGauges,
+}
+
+/// Gauges that are read from the broker and its log when somebody looks.
+#[derive(Default)]
+struct LogGauges {
+    catching_up: Gauge<u64, AtomicU64>,
+    first: Gauge<u64, AtomicU64>,
+    next: Gauge<u64, AtomicU64>,
+    writable: Gauge<u64, AtomicU64>,
+}
+
+/// Whether a message was published with a token.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Space {
+    trusted: Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Answer {
+    Yes,
+    No,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    reason: &'static str,
+}
+
+/// How a subscriber gets its messages.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Connected {
+    by: Way,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum Way {
+    Websocket,
+    EventStream,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let metrics = Self {
+            registry: Registry::default(),
+            publishes: Family::default(),
+            published_bytes: Counter::default(),
+            duplicates: Counter::default(),
+            refusals: Family::default(),
+            deliveries: Counter::default(),
+            subscribers: Family::default(),
+            resumes: Counter::default(),
+            gaps: Counter::default(),
+            log: LogGauges::default(),
+        };
+        let mut registry = Registry::with_prefix("hookbot");
+        let log = &metrics.log;
+        registry.register("publishes", "Messages published", metrics.publishes.clone());
+        registry.register(
+            "published_bytes",
+            "Bytes of their bodies",
+            metrics.published_bytes.clone(),
+        );
+        registry.register(
+            "duplicates",
+            "Deliveries that had been published before",
+            metrics.duplicates.clone(),
+        );
+        registry.register("refusals", "Requests refused", metrics.refusals.clone());
+        registry.register(
+            "deliveries",
+            "Messages handed to subscribers' connections",
+            metrics.deliveries.clone(),
+        );
+        registry.register(
+            "subscribers",
+            "Subscribers connected",
+            metrics.subscribers.clone(),
+        );
+        registry.register(
+            "resumes",
+            "Subscriptions that began at a place in the log",
+            metrics.resumes.clone(),
+        );
+        registry.register(
+            "gaps",
+            "Subscribers that missed messages",
+            metrics.gaps.clone(),
+        );
+        registry.register(
+            "catching_up",
+            "Subscriptions that read the log",
+            log.catching_up.clone(),
+        );
+        registry.register(
+            "log_first_offset",
+            "The oldest message's offset",
+            log.first.clone(),
+        );
+        registry.register(
+            "log_next_offset",
+            "The next message's offset",
+            log.next.clone(),
+        );
+        registry.register(
+            "log_writable",
+            "Whether the log takes messages",
+            log.writable.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
+    }
+
+    pub(super) fn published(&self, is_trusted: bool, is_duplicate: bool, bytes: usize) {
+        if is_duplicate {
+            self.duplicates.inc();
+            return;
+        }
+        let trusted = if is_trusted { Answer::Yes } else { Answer::No };
+        self.publishes.get_or_create(&Space { trusted }).inc();
+        self.published_bytes.inc_by(bytes as u64);
+    }
+
+    pub(super) fn refused(&self, reason: &'static str) {
+        self.refusals.get_or_create(&Refused { reason }).inc();
+    }
+
+    /// Everything, as Prometheus reads it.
+    pub(super) fn text(&self, broker: &hookbot_broker::Broker) -> String {
+        let bounds = broker.bounds();
+        self.log.catching_up.set(broker.catching_up() as u64);
+        self.log.first.set(bounds.first.0);
+        self.log.next.set(bounds.next.0);
+        self.log.writable.set(broker.is_writable().into());
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// A subscriber that is counted as long as this lives.
+pub(super) struct Counted(Gauge);
+
+impl Counted {
+    pub(super) fn new(metrics: &Metrics, by: Way) -> Self {
+        let gauge = metrics.subscribers.get_or_create(&Connected { by }).clone();
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
