@@ -171,14 +171,13 @@ fn json(message: &Message) -> String {
         payload,
         event,
     } = message;
-    let mut object = event.as_ref().map_or_else(
-        || serde_json::json!({ "topic": topic }),
-        |event| serde_json::json!(event),
-    );
-    match str::from_utf8(payload) {
-        Ok(text) => object["body"] = text.into(),
-        Err(_) => object["body_base64"] = STANDARD.encode(payload).into(),
+    if let Some(event) = event {
+        return event.to_json(payload);
     }
+    let object = match str::from_utf8(payload) {
+        Ok(text) => serde_json::json!({ "topic": topic, "body": text }),
+        Err(_) => serde_json::json!({ "topic": topic, "body_base64": STANDARD.encode(payload) }),
+    };
     object.to_string()
 }
 

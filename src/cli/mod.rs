@@ -2,6 +2,7 @@
 
 mod completion;
 mod listen;
+mod log;
 mod make_tokens;
 mod man;
 mod output;
@@ -16,9 +17,10 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hookbot_log::OpenError;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{KeyArgs, KeyError, Secret};
+use crate::config::{KeyArgs, KeyError, NoDataDir, Secret};
 
 /// Turns webhooks into messages that anything can listen to, from behind any firewall.
 ///
@@ -76,6 +78,7 @@ enum Command {
     Listen(listen::ListenArgs),
     Publish(publish::PublishArgs),
     RouteGithub(route_github::RouteGithubArgs),
+    Log(log::LogArgs),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -95,6 +98,9 @@ enum Failure {
     /// Not enough happened in time.
     #[error("{0}")]
     Timeout(String),
+    /// Messages that were acknowledged are damaged.
+    #[error("{0}; --repair gives the damaged messages up and keeps all others")]
+    Damaged(OpenError),
     /// Everything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -108,6 +114,7 @@ impl Failure {
             Self::Refused(_) => 3,
             Self::Unreachable(_) => 4,
             Self::Timeout(_) => 5,
+            Self::Damaged(_) => 6,
         }
     }
 }
@@ -115,6 +122,21 @@ impl Failure {
 impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         Self::Usage(error.into())
+    }
+}
+
+impl From<NoDataDir> for Failure {
+    fn from(error: NoDataDir) -> Self {
+        Self::Usage(error.into())
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Damaged(_) => Self::Damaged(error),
+            error => Self::Other(error.into()),
+        }
     }
 }
 
@@ -136,7 +158,8 @@ Exit codes:
   2  wrong arguments, a missing key or a malformed URL
   3  the server refused, for example because of the token
   4  the server can't be reached or was lost
-  5  not done within --timeout";
+  5  not done within --timeout
+  6  messages on disk are damaged";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -170,6 +193,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Listen(args) => listen::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
+        Command::Log(args) => log::run(&args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

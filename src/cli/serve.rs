@@ -8,7 +8,7 @@ use anyhow::Context;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use hookbot_broker::Broker;
-use hookbot_log::MemoryLog;
+use hookbot_log::{Bounds, DiskLog, Log, MemoryLog, Options};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,13 +16,13 @@ use tracing::{info, warn};
 
 use super::route_github::github;
 use super::{Failure, GlobalArgs};
-use crate::config::Span;
-use crate::server::{Bind, Listener, Server, Settings, Tls, TlsFiles};
+use crate::config::{Retain, Span, data_dir};
+use crate::server::{Bind, Listener, Patience, Server, Settings, Tls, TlsFiles};
 
 /// Runs the broker.
 ///
-/// HOOKBOT_KEY=... hookbot serve is all it takes. Messages are kept in memory, the newest
-/// --retain bytes of them, for subscribers that are slow.
+/// HOOKBOT_KEY=... hookbot serve is all it takes. A message is on disk before its publisher is
+/// told so, and kept for subscribers that are slow or away.
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     /// Where to listen: :8080, HOST:PORT, [IPV6]:PORT or unix:PATH; may be repeated.
@@ -67,6 +67,9 @@ pub(super) struct ServeArgs {
     grace: Span,
 
     #[command(flatten)]
+    storage: StorageArgs,
+
+    #[command(flatten)]
     tls: TlsArgs,
 
     #[command(flatten)]
@@ -76,6 +79,33 @@ pub(super) struct ServeArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum RouterName {
     Github,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Messages")]
+struct StorageArgs {
+    /// Where messages are kept; by default hookbot in the system's folder for state. One server
+    /// at a time uses a folder.
+    #[arg(
+        long,
+        env = "HOOKBOT_DATA_DIR",
+        value_name = "FOLDER",
+        conflicts_with = "memory"
+    )]
+    data_dir: Option<PathBuf>,
+
+    /// Keep messages in memory only: faster, and gone after a restart.
+    #[arg(long)]
+    memory: bool,
+
+    /// What is kept, a time, a size, a number of messages or several of these; a quarter of it is
+    /// for unsafe topics. By default 7d,10GiB, or 256MiB in memory.
+    #[arg(long, env = "HOOKBOT_RETAIN", value_name = "LIMITS")]
+    retain: Option<Retain>,
+
+    /// Give messages up that are damaged, rather than not to start.
+    #[arg(long, conflicts_with = "memory")]
+    repair: bool,
 }
 
 #[derive(Debug, Args)]
@@ -110,10 +140,6 @@ struct TlsArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// How many bytes of messages are kept in memory.
-    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
-    retain: ByteSize,
-
     /// The largest body that may be published.
     #[arg(long, default_value = "25MiB", value_name = "SIZE")]
     max_body: ByteSize,
@@ -147,12 +173,16 @@ struct LimitArgs {
 pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> {
     let keys = global.keys.keys()?.accepting_sha1(args.accept_sha1);
     let settings = args.settings(Settings::new(keys));
-    let log = MemoryLog::new(bytes(args.limits.retain));
+    let (log, data_dir) = args.storage.open()?;
+    let settings = Settings {
+        data_dir,
+        ..settings
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     runtime.context("cannot start")?.block_on(async {
-        let (broker, fan_out) = Broker::new(Arc::new(log));
+        let (broker, fan_out) = Broker::new(log);
         tokio::spawn(fan_out.run());
         let mut server =
             Server::new(broker, settings).map_err(|error| Failure::Usage(error.into()))?;
@@ -168,6 +198,27 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
         info!("stopped");
         Ok(())
     })
+}
+
+impl StorageArgs {
+    /// The log, and its folder if it has one.
+    fn open(&self) -> Result<(Arc<dyn Log>, Option<PathBuf>), Failure> {
+        let retain = self.retain.unwrap_or_default();
+        if self.memory {
+            info!("messages are kept in memory and will be gone after a restart");
+            return Ok((Arc::new(MemoryLog::new(retain.in_memory())), None));
+        }
+        let folder = data_dir(self.data_dir.as_deref())?;
+        let options = Options {
+            retain: retain.on_disk(),
+            repair: self.repair,
+            ..Options::default()
+        };
+        let log = DiskLog::open(&folder, options)?;
+        let Bounds { first, next } = log.bounds();
+        info!(folder = %folder.display(), %first, %next, "messages are kept on disk");
+        Ok((Arc::new(log), Some(folder)))
+    }
 }
 
 impl ServeArgs {
@@ -186,6 +237,10 @@ impl ServeArgs {
             max_connections: max_connections(limits.max_connections),
             ping_interval: limits.ping_interval.0,
             write_timeout: limits.write_timeout.0,
+            patience: Patience {
+                write: limits.write_timeout.0,
+                ..defaults.patience
+            },
             grace: self.grace.0,
             tls: tls
                 .tls_cert

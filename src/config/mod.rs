@@ -2,8 +2,12 @@
 //!
 //! A flag wins over the environment. Secrets never print; see [`Secret`].
 
+mod data_dir;
 mod keys;
+mod retain;
 mod span;
 
+pub use data_dir::{NoDataDir, data_dir};
 pub use keys::{KeyArgs, KeyError, Secret};
+pub use retain::{Retain, RetainError};
 pub use span::{Span, SpanError};

@@ -53,7 +53,7 @@ async fn serve(state: Arc<State>, transport: Transport, peer: Peer) {
     let service = service_fn(|request| {
         let (state, requests, open) = (&state, requests.clone(), &open);
         async move {
-            let flaw = requests.take_flaw();
+            let flaw = requests.begin();
             let reply = service::respond(state, request, flaw, peer, open).await;
             Ok::<_, Infallible>(reply.map(|body| Watched::new(body, requests)))
         }

@@ -18,57 +18,62 @@ pub(super) struct Access {
     pub(super) grant: Option<Grant>,
     /// Every good token came by Basic, so a browser may have sent it by itself.
     pub(super) only_basic: bool,
-    /// The good tokens' texts.
-    tokens: Vec<String>,
+    /// The good tokens, in every spelling in which the request may repeat them.
+    spellings: Vec<String>,
     in_authorization: bool,
-    in_header: bool,
 }
 
 /// A header for tokens, where a proxy eats `Authorization`.
-pub(super) const HOOKBOT_TOKEN: HeaderName = HeaderName::from_static("hookbot-token");
+const HOOKBOT_TOKEN: HeaderName = HeaderName::from_static("hookbot-token");
 
 /// The query's name for a token.
 const TOKEN: &str = "token";
 
+/// How many of a query's tokens are tried: each costs time, and nobody needs more.
+const MAX_TRIED: usize = 4;
+
 impl Access {
-    /// Tries every credential of a request on `path`, at `now` in seconds since 1970.
+    /// Tries the credentials of a request on `path`, at `now` in seconds since 1970.
     pub(super) fn new(request: &Parts, path: &Path, keys: &Keys, now: u64) -> Self {
         let mut access = Self {
             only_basic: true,
             ..Self::default()
         };
-        let authorization = request.headers.get(AUTHORIZATION);
-        let authorization = authorization.and_then(|value| value.to_str().ok());
-        if let Some((basic, text)) = authorization.and_then(from_authorization)
-            && access.try_token(&text, path, keys, now)
+        let text = |name| {
+            request
+                .headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        if let Some((basic, sent, token)) = text(AUTHORIZATION).and_then(from_authorization)
+            && access.try_token(&token, sent, path, keys, now)
         {
             access.in_authorization = true;
             access.only_basic &= basic;
         }
-        let header = request.headers.get(HOOKBOT_TOKEN);
-        if let Some(Ok(text)) = header.map(|value| value.to_str())
-            && access.try_token(text, path, keys, now)
+        if let Some(token) = text(HOOKBOT_TOKEN)
+            && access.try_token(token, token, path, keys, now)
         {
-            access.in_header = true;
             access.only_basic = false;
         }
-        for pair in query_pairs(request.uri.query()) {
-            if let Some(text) = token_in(pair)
-                && access.try_token(&text, path, keys, now)
-            {
+        let in_query = query_pairs(request.uri.query()).filter_map(token_in);
+        for (sent, token) in in_query.take(MAX_TRIED) {
+            if access.try_token(&token, sent, path, keys, now) {
                 access.only_basic = false;
             }
         }
         access
     }
 
-    fn try_token(&mut self, text: &str, path: &Path, keys: &Keys, now: u64) -> bool {
-        let granted = text
-            .parse::<Token>()
-            .ok()
-            .and_then(|token| keys.grants(path, &token, now));
-        let Some(grant) = granted else { return false };
-        self.tokens.push(text.to_owned());
+    /// Tries a token, which was sent in this spelling.
+    fn try_token(&mut self, token: &str, sent: &str, path: &Path, keys: &Keys, now: u64) -> bool {
+        let parsed = token.parse::<Token>().ok();
+        let Some(grant) = parsed.and_then(|parsed| keys.grants(path, &parsed, now)) else {
+            return false;
+        };
+        let basic = STANDARD.encode(format!("{token}:"));
+        self.spellings
+            .extend([token.to_owned(), sent.to_owned(), basic]);
         self.grant = Some(match self.grant {
             None => grant,
             // No end is the latest end.
@@ -84,9 +89,11 @@ impl Access {
 
     /// The query as it was sent, without our token.
     pub(super) fn kept_query(&self, query: Option<&str>) -> String {
-        let ours = |pair: &&str| token_in(pair).is_some_and(|text| self.tokens.contains(&text));
+        let ours =
+            |pair: &&str| token_in(pair).is_some_and(|(_, token)| self.spellings.contains(&token));
         let kept: Vec<_> = query_pairs(query).filter(|pair| !ours(pair)).collect();
-        kept.join("&")
+        let masked = self.masked(kept.join("&").as_bytes()).into_owned();
+        String::from_utf8_lossy(&masked).into_owned()
     }
 
     /// The headers that are kept with a message: those for the receiver, as they were sent.
@@ -94,8 +101,7 @@ impl Access {
         let mut kept = Headers::default();
         let nominated = nominated(request);
         for (name, value) in &request.headers {
-            let ours = (name == AUTHORIZATION && self.in_authorization)
-                || (name == HOOKBOT_TOKEN && self.in_header);
+            let ours = name == AUTHORIZATION && self.in_authorization;
             let text = name.as_str();
             if ours || NOT_KEPT.contains(&text) || nominated.iter().any(|other| other == text) {
                 continue;
@@ -107,29 +113,47 @@ impl Access {
 
     /// Puts `***` for a token of ours, as `Referer` and a proxy's headers may repeat the URL.
     fn masked<'a>(&self, value: &'a [u8]) -> Cow<'a, [u8]> {
-        let found = |text: &&str| self.tokens.iter().any(|token| text.contains(token));
-        let Some(text) = str::from_utf8(value).ok().filter(found) else {
-            return value.into();
-        };
-        let hide = |text: String, token: &String| text.replace(token, "***");
-        let masked = self.tokens.iter().fold(text.to_owned(), hide);
-        masked.into_bytes().into()
+        self.spellings
+            .iter()
+            .fold(value.into(), |value: Cow<'_, [u8]>, spelling| {
+                let spelling = spelling.as_bytes();
+                let Some(at) = find(&value, spelling) else {
+                    return value;
+                };
+                let (mut masked, mut rest) = (Vec::new(), &value[..]);
+                let mut next = Some(at);
+                while let Some(at) = next {
+                    masked.extend_from_slice(&rest[..at]);
+                    masked.extend_from_slice(b"***");
+                    rest = &rest[at + spelling.len()..];
+                    next = find(rest, spelling);
+                }
+                masked.extend_from_slice(rest);
+                masked.into()
+            })
     }
 }
 
-/// The text behind `Basic` or `Bearer`; whether it was the former.
-fn from_authorization(value: &str) -> Option<(bool, String)> {
+/// Where `wanted`, which is not empty, begins in `value`.
+fn find(value: &[u8], wanted: &[u8]) -> Option<usize> {
+    value
+        .windows(wanted.len())
+        .position(|window| window == wanted)
+}
+
+/// The token behind `Basic` or `Bearer`, as it was sent and decoded; whether it was the former.
+fn from_authorization(value: &str) -> Option<(bool, &str, String)> {
     let (scheme, rest) = value.trim().split_once(' ')?;
     let rest = rest.trim();
     if scheme.eq_ignore_ascii_case("bearer") {
-        return Some((false, rest.to_owned()));
+        return Some((false, rest, rest.to_owned()));
     }
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
     let decoded = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
     let user = decoded.split_once(':').map_or(&*decoded, |(user, _)| user);
-    Some((true, user.to_owned()))
+    Some((true, rest, user.to_owned()))
 }
 
 /// The `name=value` pairs of a query, as they were sent.
@@ -137,10 +161,11 @@ fn query_pairs(query: Option<&str>) -> impl Iterator<Item = &str> {
     query.into_iter().flat_map(|query| query.split('&'))
 }
 
-/// The value of a pair called `token`.
-fn token_in(pair: &str) -> Option<String> {
+/// The value of a pair called `token`, as it was sent and decoded.
+fn token_in(pair: &str) -> Option<(&str, String)> {
     let (name, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
-    (name == TOKEN).then(|| value.into_owned())
+    let sent = pair.split_once('=').map_or("", |(_, sent)| sent);
+    (name == TOKEN && !sent.is_empty()).then(|| (sent, value.into_owned()))
 }
 
 /// The headers that `Connection` declares to be for this hop only (RFC 9110, section 7.6.1).
@@ -153,9 +178,11 @@ fn nominated(request: &Parts) -> Vec<String> {
 }
 
 /// Hop-by-hop headers, and credentials that are meant for us or for a proxy.
-const NOT_KEPT: [&str; 10] = [
+const NOT_KEPT: [&str; 11] = [
     "connection",
     "cookie",
+    // Whoever sends it means us, also where the token is for something else.
+    "hookbot-token",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
@@ -170,7 +197,7 @@ const NOT_KEPT: [&str; 10] = [
 mod tests {
     use super::*;
     use hookbot_protocol::{Key, Scope};
-    use http::Request;
+    use http::{HeaderValue, Request};
 
     fn keys() -> Keys {
         Keys::new(Key::new(b"secret").unwrap())
@@ -249,6 +276,37 @@ mod tests {
                     "referer",
                     "https://example.com/pub/a?a=1&token=theirs&token=***&b=%20"
                 ),
+            ]
+        );
+    }
+
+    #[test]
+    fn our_token_is_masked_however_the_request_repeats_it() {
+        let good = token("/pub/");
+        let encoded = good.replacen(&good[..1], &format!("%{:02x}", good.as_bytes()[0]), 1);
+        let uri = format!("/pub/a?token={encoded}&cb={good}&next=https://h/?token={encoded}");
+        let referer = [b"https://h/?token=", good.as_bytes(), b"&c=\xe9"].concat();
+        let request = Request::post(&uri)
+            .header("x-original-uri", &uri)
+            .header("x-forwarded-authorization", basic(&good))
+            .header("referer", HeaderValue::from_bytes(&referer).unwrap())
+            .header("hookbot-token", token("/sub/elsewhere"));
+        let (access, parts) = access(request);
+        assert_eq!(
+            access.kept_query(parts.uri.query()),
+            "cb=***&next=https://h/?token=***"
+        );
+        let kept = access.kept_headers(&parts);
+        let kept: Vec<_> = kept.iter().collect();
+        assert_eq!(
+            kept,
+            [
+                (
+                    "x-original-uri",
+                    &b"/pub/a?token=***&cb=***&next=https://h/?token=***"[..]
+                ),
+                ("x-forwarded-authorization", b"Basic ***"),
+                ("referer", b"https://h/?token=***&c=\xe9"),
             ]
         );
     }

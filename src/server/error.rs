@@ -40,7 +40,7 @@ pub(super) enum HttpError {
     WebSocketVersion,
     #[error("{0}")]
     Handshake(String),
-    #[error("bad ?{name}=, expected {expected}")]
+    #[error("bad {name}, expected {expected}")]
     Query {
         name: &'static str,
         expected: &'static str,

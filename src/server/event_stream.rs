@@ -66,7 +66,7 @@ impl EventStream {
             Poll::Ready(Ok(message)) => {
                 self.delivered += 1;
                 self.state.metrics.deliveries.inc();
-                return Poll::Ready(Some(message.server_sent(self.epoch).clone()));
+                return Poll::Ready(Some(message.server_sent(self.epoch)));
             }
             Poll::Ready(Err(missing)) => {
                 let Subscriber { peer, path, .. } = &self.subscriber;
@@ -78,7 +78,10 @@ impl EventStream {
             }
             Poll::Pending => {}
         }
-        if self.stop.as_mut().poll(context).is_ready() {
+        // Whoever reads the log waits as well, and is not done yet.
+        if self.subscriber.subscription.is_caught_up()
+            && self.stop.as_mut().poll(context).is_ready()
+        {
             return Poll::Ready(None);
         }
         if self.pings.poll_tick(context).is_ready() {

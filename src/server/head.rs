@@ -5,8 +5,8 @@
 //! sits between hyper and the connection and sees each head's bytes as they come.
 //!
 //! It looks at the heads that begin while nothing else is going on. One that was sent ahead,
-//! behind another request, reaches hyper unseen: that is no hole, because hyper then goes by
-//! Transfer-Encoding alone and closes the connection.
+//! behind another request, is hyper's alone to judge, and it judges safely: by Transfer-Encoding
+//! where there are two lengths, after which it closes the connection.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -27,8 +27,8 @@ pub(super) struct HeadGuard {
     stage: Stage,
     deadline: Pin<Box<Sleep>>,
     requests: Arc<Requests>,
-    /// A response is stuck half-way, so nothing of ours may be written.
-    writing: bool,
+    /// A response is stuck half-way, and how long it may be.
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
 /// How long the server waits.
@@ -38,6 +38,8 @@ pub struct Patience {
     pub head: Duration,
     /// Between requests.
     pub idle: Duration,
+    /// For a client to read any of its response.
+    pub write: Duration,
     /// For a client that still sends after it was answered to take notice.
     pub linger: Duration,
 }
@@ -61,7 +63,7 @@ impl HeadGuard {
             stage: Stage::Idle,
             deadline: Box::pin(sleep(patience.idle)),
             requests: requests.clone(),
-            writing: false,
+            stuck: None,
         };
         (guard, requests)
     }
@@ -90,9 +92,26 @@ impl HeadGuard {
         }
     }
 
+    /// Notes whether a write went on, and gives up one that has not for too long.
+    fn watch_write<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let patience = self.patience.write;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stuck.as_mut().poll(context));
+        let reason = "the client does not read its response";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, reason)))
+    }
+
     /// Tells a client that was too slow, if a single write can.
     fn give_up(&mut self, context: &mut Context<'_>) -> io::Error {
-        if matches!(self.stage, Stage::Head(_)) && !self.writing {
+        if matches!(self.stage, Stage::Head(_)) && self.stuck.is_none() {
             let _ = Pin::new(&mut self.transport).poll_write(context, TIMEOUT);
             let _ = Pin::new(&mut self.transport).poll_flush(context);
         }
@@ -107,6 +126,10 @@ impl AsyncRead for HeadGuard {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.requests.began.swap(false, Ordering::AcqRel) {
+            // Perhaps by a head that came in together with the request before.
+            this.stage = Stage::Busy;
+        }
         if this.requests.done.swap(false, Ordering::AcqRel) {
             this.enter(Stage::Idle, this.patience.idle);
         }
@@ -132,8 +155,7 @@ impl AsyncWrite for HeadGuard {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write(context, bytes);
-        this.writing = written.is_pending();
-        written
+        this.watch_write(context, written)
     }
 
     fn poll_write_vectored(
@@ -143,22 +165,24 @@ impl AsyncWrite for HeadGuard {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.transport).poll_write_vectored(context, slices);
-        this.writing = written.is_pending();
-        written
+        this.watch_write(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.transport.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.transport).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.transport).poll_flush(context);
+        this.watch_write(context, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !matches!(this.stage, Stage::Lingering) {
-            ready!(Pin::new(&mut this.transport).poll_shutdown(context))?;
+            let shut_down = Pin::new(&mut this.transport).poll_shutdown(context);
+            ready!(this.watch_write(context, shut_down))?;
             this.enter(Stage::Lingering, this.patience.linger);
         }
         let mut space = [0; 4_096];
@@ -178,13 +202,17 @@ impl AsyncWrite for HeadGuard {
 pub(super) struct Requests {
     /// What the last head was refused for.
     flaw: Mutex<Option<Flaw>>,
+    /// A head has been read.
+    began: AtomicBool,
     /// A response has been sent, so the next head is awaited.
     done: AtomicBool,
 }
 
 impl Requests {
-    /// Why the request at hand is refused, if it is.
-    pub(super) fn take_flaw(&self) -> Option<Flaw> {
+    /// Says that a request has begun; why it is refused, if it is.
+    pub(super) fn begin(&self) -> Option<Flaw> {
+        self.done.store(false, Ordering::Release);
+        self.began.store(true, Ordering::Release);
         self.flaw().take()
     }
 

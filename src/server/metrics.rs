@@ -1,13 +1,14 @@
 //! What the server counts. Never by topic, path or token: their number has no bound.
 
-use std::sync::atomic::AtomicU64;
-
+use hookbot_broker::Broker;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+
+use super::log_metrics::LogMetrics;
 
 /// Everything that is counted, and how it is shown.
 pub(super) struct Metrics {
@@ -20,16 +21,6 @@ pub(super) struct Metrics {
     subscribers: Family<Connected, Gauge>,
     pub(super) resumes: Counter,
     pub(super) gaps: Counter,
-    log: LogGauges,
-}
-
-/// Gauges that are read from the broker and its log when somebody looks.
-#[derive(Default)]
-struct LogGauges {
-    catching_up: Gauge<u64, AtomicU64>,
-    first: Gauge<u64, AtomicU64>,
-    next: Gauge<u64, AtomicU64>,
-    writable: Gauge<u64, AtomicU64>,
 }
 
 /// Whether a message was published with a token.
@@ -63,7 +54,7 @@ pub(super) enum Way {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(broker: Broker) -> Self {
         let metrics = Self {
             registry: Registry::default(),
             publishes: Family::default(),
@@ -74,10 +65,8 @@ impl Metrics {
             subscribers: Family::default(),
             resumes: Counter::default(),
             gaps: Counter::default(),
-            log: LogGauges::default(),
         };
         let mut registry = Registry::with_prefix("hookbot");
-        let log = &metrics.log;
         registry.register("publishes", "Messages published", metrics.publishes.clone());
         registry.register(
             "published_bytes",
@@ -110,26 +99,7 @@ impl Metrics {
             "Subscribers that missed messages",
             metrics.gaps.clone(),
         );
-        registry.register(
-            "catching_up",
-            "Subscriptions that read the log",
-            log.catching_up.clone(),
-        );
-        registry.register(
-            "log_first_offset",
-            "The oldest message's offset",
-            log.first.clone(),
-        );
-        registry.register(
-            "log_next_offset",
-            "The next message's offset",
-            log.next.clone(),
-        );
-        registry.register(
-            "log_writable",
-            "Whether the log takes messages",
-            log.writable.clone(),
-        );
+        registry.register_collector(Box::new(LogMetrics(broker)));
         Self {
             registry,
             ..metrics
@@ -151,12 +121,7 @@ impl Metrics {
     }
 
     /// Everything, as Prometheus reads it.
-    pub(super) fn text(&self, broker: &hookbot_broker::Broker) -> String {
-        let bounds = broker.bounds();
-        self.log.catching_up.set(broker.catching_up() as u64);
-        self.log.first.set(bounds.first.0);
-        self.log.next.set(bounds.next.0);
-        self.log.writable.set(broker.is_writable().into());
+    pub(super) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string can't fail.
         let _ = encode(&mut text, &self.registry);

@@ -9,6 +9,7 @@
 //! Every wait here has a deadline and everything that is kept a bound; they are all in
 //! [`Settings`], or constants beside their use.
 
+pub mod admin;
 mod connection;
 mod credentials;
 mod error;
@@ -16,6 +17,7 @@ mod event_stream;
 mod head;
 mod limits;
 mod listener;
+mod log_metrics;
 mod metrics;
 mod publish;
 mod reply;
@@ -88,9 +90,9 @@ impl Server {
     pub fn new(broker: Broker, settings: Settings) -> Result<Self, TlsError> {
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
         let state = State {
+            metrics: Metrics::new(broker.clone()),
             broker,
             tls: tls.map(Arc::new),
-            metrics: Metrics::new(),
             failures: Failures::new(),
             unsafe_rate: Rate::new(settings.unsafe_rate),
             bodies: [settings.max_in_flight, settings.max_in_flight / 4].map(Budget::new),
@@ -138,6 +140,11 @@ impl Server {
             let stop = state.stop.clone();
             background.spawn(async move { stop.run_until_cancelled(tls.watch()).await });
         }
+        if let Some(folder) = state.settings.data_dir.clone() {
+            let (stop, log) = (state.stop.clone(), state.broker.log());
+            background
+                .spawn(async move { stop.run_until_cancelled(admin::serve(log, folder)).await });
+        }
         stop.cancelled().await;
         info!("stopping");
         state.stop.cancel();
@@ -153,12 +160,14 @@ impl State {
     /// Ends open work in the order in which one part feeds the next, so that what was
     /// acknowledged is also routed and delivered.
     async fn drain(&self) {
+        let share = self.settings.grace / 3;
         self.requests.close();
-        self.requests.wait().await;
+        // One who never ends a request must not cost the others their goodbye.
+        let _ = timeout(share, self.requests.wait()).await;
         self.broker.flushed().await;
         self.last_call.cancel();
         self.routing.close();
-        self.routing.wait().await;
+        let _ = timeout(share, self.routing.wait()).await;
         self.broker.flushed().await;
         self.close.cancel();
         self.connections.close();

@@ -1,7 +1,9 @@
 //! Routers in the server's own process: they subscribe, decide, and publish again.
 
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 
 use hookbot_broker::{Missing, Subscription};
 use hookbot_protocol::{Message, Publication};
@@ -49,9 +51,15 @@ async fn next(
 ) -> Option<Result<Arc<Message>, Missing>> {
     tokio::select! {
         biased;
-        next = subscription.next() => Some(next),
-        () = state.last_call.cancelled() => None,
+        next = subscription.next() => return Some(next),
+        () = state.last_call.cancelled() => {}
     }
+    poll_fn(|context| match subscription.poll_next(context) {
+        Poll::Ready(next) => Poll::Ready(Some(next)),
+        Poll::Pending if subscription.is_caught_up() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }
 
 /// Asks the router, and survives it: no message may stop the broker.

@@ -228,7 +228,7 @@ fn housekeeping(
         ),
         "/metrics" => {
             authorize(state, request, path, peer)?;
-            (state.metrics.text(&state.broker), OPEN_METRICS)
+            (state.metrics.text(), OPEN_METRICS)
         }
         _ => return Err(HttpError::NotFound),
     };

@@ -1,6 +1,7 @@
 //! What the server is told.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hookbot_protocol::Keys;
@@ -19,7 +20,7 @@ pub struct Settings {
     pub origins: Vec<String>,
     /// The origin whose pages may read event streams; `*` for all. Without it none may.
     pub cors_origin: Option<String>,
-    /// Within this time, a delivery that was published before is not published again.
+    /// Within this time, a delivery that was published with a token is not published again.
     pub deduplicate: Option<Duration>,
     /// The largest body that may be published, in bytes.
     pub max_body: usize,
@@ -42,6 +43,8 @@ pub struct Settings {
     pub write_timeout: Duration,
     /// How long open work may take once the server stops.
     pub grace: Duration,
+    /// The log's folder, in which questions about it are answered.
+    pub data_dir: Option<PathBuf>,
     /// Certificates; without them, plain HTTP.
     pub tls: Option<TlsFiles>,
 }
@@ -61,6 +64,7 @@ impl Settings {
             patience: Patience {
                 head: Duration::from_secs(10),
                 idle: Duration::from_secs(75),
+                write: Duration::from_secs(90),
                 linger: Duration::from_secs(2),
             },
             handshake_timeout: Duration::from_secs(10),
@@ -70,6 +74,7 @@ impl Settings {
             ping_interval: Duration::from_secs(30),
             write_timeout: Duration::from_secs(90),
             grace: Duration::from_secs(5),
+            data_dir: None,
             tls: None,
         }
     }

@@ -35,6 +35,8 @@ pub trait Frame {
 pub struct Socket<F> {
     stream: WebSocketStream<Gate>,
     frames: VecDeque<F>,
+    /// How long they are together.
+    bytes: usize,
     /// How much of the first frame is out.
     written: usize,
     /// Something was written that the transport may still hold.
@@ -73,12 +75,14 @@ impl<F: Frame> Socket<F> {
             held: false,
             held_up: false,
             moved: 0,
+            received: 0,
         };
         let stream =
             WebSocketStream::from_partially_read(gate, early, Role::Server, Some(config)).await;
         Self {
             stream,
             frames: VecDeque::new(),
+            bytes: 0,
             written: 0,
             unflushed: false,
         }
@@ -87,11 +91,12 @@ impl<F: Frame> Socket<F> {
     /// Whether another frame may be queued.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.frames.len() < MAX_FRAMES
+        self.frames.len() < MAX_FRAMES && self.bytes < MAX_BYTES
     }
 
     /// Queues a frame behind the others.
     pub fn queue(&mut self, frame: F) {
+        self.bytes += length(&frame);
         self.frames.push_back(frame);
     }
 
@@ -99,6 +104,12 @@ impl<F: Frame> Socket<F> {
     #[must_use]
     pub fn moved(&self) -> u64 {
         self.stream.get_ref().moved
+    }
+
+    /// How many bytes the client has sent so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.stream.get_ref().received
     }
 
     /// Polls for what the client sends next. This is how pings are answered and a hang-up is
@@ -169,15 +180,19 @@ impl<F: Frame> Socket<F> {
     fn advance(&mut self, count: usize) {
         self.written += count;
         while let Some(frame) = self.frames.front() {
-            let [head, body] = frame.parts();
-            let length = head.len() + body.len();
+            let length = length(frame);
             if self.written < length {
                 break;
             }
             self.written -= length;
+            self.bytes -= length;
             self.frames.pop_front();
         }
     }
+}
+
+fn length(frame: &impl Frame) -> usize {
+    frame.parts().map(<[u8]>::len).iter().sum()
 }
 
 /// The code that tells the client why its connection is closed, where it broke a rule (RFC 6455,
@@ -222,6 +237,8 @@ struct Gate {
     held_up: bool,
     /// Bytes read and written.
     moved: u64,
+    /// Bytes read.
+    received: u64,
 }
 
 impl Gate {
@@ -247,7 +264,9 @@ impl AsyncRead for Gate {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.transport).poll_read(context, buffer))?;
-        self.moved += (buffer.filled().len() - before) as u64;
+        let read = (buffer.filled().len() - before) as u64;
+        self.moved += read;
+        self.received += read;
         Poll::Ready(Ok(()))
     }
 }
@@ -282,6 +301,9 @@ impl AsyncWrite for Gate {
 
 /// How many frames are handed to the kernel at once.
 const MAX_FRAMES: usize = 16;
+
+/// How many bytes wait here for the kernel, if they are more than one frame's.
+const MAX_BYTES: usize = 1 << 20;
 
 /// What tungstenite may hold back: pongs, pings and a close, of 131 bytes at most each.
 const MAX_CONTROL: usize = 4 << 10;

@@ -94,7 +94,7 @@ pub(super) async fn subscribe(
     if gap.is_some() && !tells_gaps && !wish.skips_gaps {
         return Err(HttpError::Gone);
     }
-    let offset = subscription.next_offset();
+    let offset = subscription.next_offset().before();
     let way = if line.is_some() {
         Way::Websocket
     } else {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use hookbot_broker::{Missing, Subscription};
 use hookbot_protocol::event::{GapNotice, at_frame, gap_frame};
-use hookbot_protocol::{Cursor, Form, Message, Offset, encode};
+use hookbot_protocol::{Cursor, Form, Message, encode};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::{info, warn};
@@ -53,17 +53,27 @@ const CHATTY: End = (CloseCode::Policy, "too many frames");
 /// How many frames a client may send between two pings. It is expected to send pongs.
 const MAX_FRAMES: u32 = 5_000;
 
+/// How many bytes a client may send between two pings.
+const MAX_RECEIVED: u64 = 4 << 20;
+
+/// A ping without a payload, in bytes.
+const PING_LENGTH: u64 = 2;
+
 /// What changes while a subscriber is served.
 struct Line {
     delivered: u64,
     /// Frames received since the last ping.
     frames: u32,
-    /// Every message there is has been queued.
-    caught_up: bool,
+    /// There is nothing to queue right now.
+    is_waiting: bool,
     /// Why it ends, once everything queued is out.
     end: Option<End>,
     /// What was delivered by the last ping.
     delivered_before: u64,
+    /// Bytes of pings and places: that they fit into a buffer is no sign of life.
+    unasked: u64,
+    /// Bytes received by the last ping.
+    received_before: u64,
 }
 
 /// What goes out to a subscriber.
@@ -92,14 +102,15 @@ impl Subscriber {
         let mut line = Line {
             delivered: 0,
             frames: 0,
-            caught_up: false,
+            is_waiting: false,
             end: None,
             delivered_before: 0,
+            unasked: 0,
+            received_before: 0,
         };
         if let Form::Event(epoch) = self.form {
             // So that even one who is cut off before the first message knows where to go on.
-            let before = self.subscription.next_offset().0.saturating_sub(1);
-            let offset = Offset(before);
+            let offset = self.subscription.next_offset().before();
             let notice = self
                 .gap
                 .take()
@@ -125,7 +136,7 @@ impl Subscriber {
         let tick = settings.ping_interval.min(settings.write_timeout / 3);
         let expires = self.expires.map(deadline);
         let mut stopping = false;
-        let (mut next_tick, mut moved, mut alive) = (Instant::now() + tick, 0, Instant::now());
+        let (mut next_tick, mut progress, mut alive) = (Instant::now() + tick, 0, Instant::now());
         loop {
             let wake = expires.map_or(next_tick, |at| at.min(next_tick));
             tokio::select! {
@@ -141,19 +152,20 @@ impl Subscriber {
                 continue;
             }
             next_tick = now + tick;
-            if socket.moved() != moved {
-                (moved, alive) = (socket.moved(), now);
+            let now_at = socket.moved().saturating_sub(line.unasked);
+            if now_at > progress {
+                (progress, alive) = (now_at, now);
             }
             if now - alive >= settings.write_timeout {
                 return SILENT;
             }
             line.frames = 0;
+            line.received_before = socket.received();
             self.tell_place(socket, line);
             if socket.ping().is_err() {
                 return LEFT;
             }
-            // Our ping alone is no sign of the client's life.
-            moved = moved.max(socket.moved());
+            line.unasked += PING_LENGTH;
         }
     }
 
@@ -164,7 +176,9 @@ impl Subscriber {
         if let (Form::Event(_), true) = (self.form, idle)
             && let Some(place) = self.subscription.place()
         {
-            socket.queue(Outgoing::Notice(encode(&at_frame(place))));
+            let frame = encode(&at_frame(place));
+            line.unasked += frame.len() as u64;
+            socket.queue(Outgoing::Notice(frame));
         }
     }
 
@@ -191,6 +205,10 @@ impl Subscriber {
                 return Poll::Ready(CHATTY);
             }
         }
+        // What never becomes a message is not counted as one.
+        if socket.received() - line.received_before > MAX_RECEIVED {
+            return Poll::Ready(CHATTY);
+        }
         loop {
             let before = line.delivered;
             self.fill(context, &state.metrics, socket, line);
@@ -205,8 +223,10 @@ impl Subscriber {
             if let Some(end) = line.end {
                 return Poll::Ready(end);
             }
-            if line.caught_up {
-                return if stopping {
+            if line.is_waiting {
+                // Whoever reads the log waits as well, and is not done yet.
+                let done = stopping && self.subscription.is_caught_up();
+                return if done {
                     Poll::Ready(GOING_AWAY)
                 } else {
                     Poll::Pending
@@ -223,7 +243,7 @@ impl Subscriber {
         socket: &mut Socket<Outgoing>,
         line: &mut Line,
     ) {
-        line.caught_up = false;
+        line.is_waiting = false;
         let form = self.form;
         while socket.has_room() && line.end.is_none() {
             match self.subscription.poll_next(context) {
@@ -248,7 +268,7 @@ impl Subscriber {
                     }
                 }
                 Poll::Pending => {
-                    line.caught_up = true;
+                    line.is_waiting = true;
                     break;
                 }
             }

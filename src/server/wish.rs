@@ -41,8 +41,9 @@ impl Wish {
             }
         }
         if let Some(value) = headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty()) {
-            let value = value.to_str().map_err(|_| bad("Last-Event-ID", CURSOR))?;
-            let cursor = value.parse().map_err(|_| bad("Last-Event-ID", CURSOR))?;
+            let bad = || bad("Last-Event-ID", "the id of an event");
+            let value = value.to_str().map_err(|_| bad())?;
+            let cursor = value.parse().map_err(|_| bad())?;
             wish.begin(Start::After(cursor), value);
         }
         Ok(wish)

@@ -13,6 +13,7 @@ mod fan_out;
 mod isolation;
 mod limits;
 mod listening;
+mod log_command;
 mod many_subscribers;
 mod metrics;
 mod paths;

@@ -39,6 +39,7 @@ impl Program {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hookbot"))
             .args([
                 "serve",
+                "--memory",
                 "--bind",
                 "127.0.0.1:0",
                 "--ping-interval",

@@ -60,6 +60,36 @@ async fn what_does_not_end_is_cut_off() {
 }
 
 #[tokio::test]
+async fn one_who_never_ends_a_request_does_not_cost_the_others_their_goodbye() {
+    let server = TestServer::start_with(Options::settings(|settings| {
+        settings.grace = Duration::from_secs(3);
+    }))
+    .await;
+    let mut subscriber = server.subscribe("/sub/t").await;
+    let mut half = server.connect().await;
+    half.write_all(b"GET /status HT").await.unwrap();
+    server.publish("t", "last").await;
+    server.stop.cancel();
+    assert_eq!(subscriber.next().await, "last");
+    assert_eq!(subscriber.close_code().await, 1001);
+}
+
+#[tokio::test]
+async fn one_who_is_still_reading_the_log_gets_what_was_there() {
+    let server = TestServer::start().await;
+    for number in 0..5_000 {
+        let topic = hookbot_protocol::Topic::parse("elsewhere").unwrap();
+        let publication = hookbot_protocol::Publication::new(topic, number.to_string());
+        server.broker.publish(publication).await.unwrap();
+    }
+    server.publish("t", "rare").await;
+    let mut subscriber = server.subscribe("/sub/t?after=start").await;
+    server.stop.cancel();
+    assert_eq!(subscriber.next().await, "rare");
+    assert_eq!(subscriber.close_code().await, 1001);
+}
+
+#[tokio::test]
 async fn a_subscriber_with_a_backlog_gets_all_of_it_before_the_close() {
     let server = TestServer::start().await;
     let mut subscriber = server.subscribe("/sub/t").await;

@@ -59,6 +59,47 @@ async fn a_second_head_has_a_deadline_too() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_sent_ahead_is_judged_by_itself_alone() {
+    let server =
+        TestServer::start_with(Options::settings(|settings| settings.patience.head = SHORT)).await;
+    let auth = format!("Host: h\r\nAuthorization: Bearer {}\r\n", token("/"));
+    let ahead = format!(
+        "GET /status HTTP/1.1\r\nHost: h\r\n\r\nPOST /pub/t HTTP/1.1\r\n{auth}Content-Length: 8\r\n\r\n"
+    );
+    let mut stream = server.connect().await;
+    stream.write_all(ahead.as_bytes()).await.unwrap();
+    // Longer than a head may take; this is a body, and no line of it is a head's.
+    tokio::time::sleep(SHORT * 2).await;
+    let last = format!("GET /status HTTP/1.1\r\n{auth}Connection: close\r\n\r\n");
+    stream
+        .write_all(format!("a\n\nbcdef{last}").as_bytes())
+        .await
+        .unwrap();
+    let replies = read_to_end(&mut stream).await;
+    assert_eq!(replies.matches("HTTP/1.1 200 OK").count(), 3, "{replies}");
+    assert_eq!(replies.matches("HTTP/1.1").count(), 3, "{replies}");
+}
+
+#[tokio::test]
+async fn an_event_subscriber_that_neither_sends_nor_reads_is_let_go() {
+    let server = TestServer::start_with(Options::settings(|settings| {
+        settings.write_timeout = SHORT;
+        settings.ping_interval = SHORT / 3;
+        settings.max_connections = 1;
+    }))
+    .await;
+    let bearer = format!("Bearer {}", token("/sub/t"));
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("Sec-WebSocket-Protocol", "hookbot.events.v1"),
+    ];
+    // It is never polled, so that it answers no ping.
+    let silent = server.try_subscribe("/sub/t", &headers).await.unwrap();
+    assert_eq!(server.request("GET /status", &[], b"").await.status, 200);
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_connection_without_a_request_is_closed_in_the_end() {
     let server =
         TestServer::start_with(Options::settings(|settings| settings.patience.idle = SHORT)).await;

@@ -99,6 +99,12 @@ impl Broker {
         self.0.log.append(publication, Some(window)).await
     }
 
+    /// The log itself, for who asks about it.
+    #[must_use]
+    pub fn log(&self) -> Arc<dyn Log> {
+        self.0.log.clone()
+    }
+
     /// Which offsets the log holds.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
@@ -156,34 +162,49 @@ impl Broker {
         let end = log.bounds().next;
         queue.miss(end);
         let mut subscription = Subscription::new(self.clone(), filter.clone(), queue, from);
-        let ahead = from > end;
-        if ahead {
-            subscription.next = Offset::default();
-        }
-        // A time leads to the first message behind it; only what is before that can be missing.
-        let asked = match start {
-            Start::Since(_) => Offset(from.0.saturating_sub(1)),
-            _ => subscription.next,
-        };
-        let nothing = Limit {
-            messages: 1,
-            bytes: 0,
-        };
-        let trimmed = match log.read(filter, asked, nothing).await {
-            Ok(_) => false,
-            Err(ReadError::Trimmed { first }) => {
-                subscription.next = subscription.next.max(first);
-                true
-            }
-            Err(error) => return Err(error),
-        };
         let gap = match start {
             Start::After(cursor) if cursor.epoch != log.epoch() => Some(GapReason::Epoch),
-            _ if ahead => Some(GapReason::Ahead),
+            Start::After(cursor) if cursor.offset >= end => {
+                subscription.next = Offset::default();
+                Some(GapReason::Ahead)
+            }
+            _ => None,
+        };
+        let Some(first) = self.trimmed(&filter, subscription.next).await? else {
+            let since = match start {
+                Start::Since(_) => self.trimmed_since(&filter, from).await?,
+                _ => false,
+            };
+            return Ok((subscription, gap.or(since.then_some(GapReason::Trimmed))));
+        };
+        subscription.next = first;
+        let gap = match start {
             Start::Oldest => None,
-            _ => trimmed.then_some(GapReason::Trimmed),
+            _ => gap.or(Some(GapReason::Trimmed)),
         };
         Ok((subscription, gap))
+    }
+
+    /// Where the log begins for this filter, if that is behind `from`.
+    async fn trimmed(&self, filter: &Filter, from: Offset) -> Result<Option<Offset>, ReadError> {
+        match self.0.log.read(filter.clone(), from, ONE).await {
+            Ok(_) => Ok(None),
+            Err(ReadError::Trimmed { first }) => Ok(Some(first)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether messages may be missing that are not older than the one at `from`, which is the
+    /// first that is not older than some time: unless one is left that is older, nobody knows how
+    /// old those were that are gone.
+    async fn trimmed_since(&self, filter: &Filter, from: Offset) -> Result<bool, ReadError> {
+        let space = filter.space();
+        let Some(first) = self.trimmed(&space, Offset::default()).await? else {
+            return Ok(false);
+        };
+        let page = self.0.log.read(space, first, ONE).await?;
+        let oldest = page.messages.first();
+        Ok(oldest.is_none_or(|message| message.offset >= from))
     }
 
     /// Waits until everything in the log by now has been handed to the subscriptions.
@@ -194,6 +215,12 @@ impl Broker {
         let _ = fanned_out.wait_for(|upto| *upto >= end).await;
     }
 }
+
+/// As little as can be read.
+const ONE: Limit = Limit {
+    messages: 1,
+    bytes: 0,
+};
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -65,11 +65,17 @@ impl Subscription {
     pub fn place(&self) -> Option<Cursor> {
         // In this order: what was handed to the queues before is then seen in this one.
         let upto = *self.broker.0.fanned_out.borrow();
-        let idle = self.batch.is_empty() && self.reading.is_none() && self.queue.is_drained();
-        idle.then(|| Cursor {
+        self.is_caught_up().then(|| Cursor {
             epoch: self.broker.epoch(),
             offset: Offset(self.next.max(upto).0.saturating_sub(1)),
         })
+    }
+
+    /// Whether everything that it was offered has been handed out. One that waits for a message
+    /// need not be: it may wait for the log.
+    #[must_use]
+    pub fn is_caught_up(&self) -> bool {
+        self.batch.is_empty() && self.reading.is_none() && self.queue.is_drained()
     }
 
     /// Waits for the next message. Cancel safe.
@@ -197,11 +203,13 @@ impl Missing {
         let Self::Gap { asked, oldest } = *self else {
             return None;
         };
-        let before = |offset: Offset| Offset(offset.0.saturating_sub(1));
-        let cursor = |offset| Cursor { epoch, offset }.to_string();
+        let behind = |offset: Offset| Cursor {
+            epoch,
+            offset: offset.before(),
+        };
         Some(GapNotice {
-            asked: cursor(before(asked)),
-            oldest: cursor(oldest),
+            asked: behind(asked).to_string(),
+            oldest: behind(oldest).to_string(),
             reason: GapReason::Trimmed,
         })
     }
@@ -415,7 +423,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_trimmed_is_a_gap_only_for_who_asked_for_it() {
-        let broker = broker(publication("t", 1).size() * 3);
+        // Three quarters are for safe topics.
+        let broker = broker(publication("t", 1).size() * 4);
         let before = SystemTime::now();
         for number in 1..=5 {
             publish(&broker, "t", number).await;
@@ -438,6 +447,31 @@ mod tests {
             let expected = (["3", "4", "5"].map(str::to_owned).to_vec(), gap);
             assert_eq!(resumed(&broker, "t", start).await, expected, "{start:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_time_that_trimmed_messages_may_have_been_behind_is_a_gap_whoever_published_since() {
+        let large = "x".repeat(1_000);
+        let broker = broker(publication("t", &large).size() * 2);
+        let before = SystemTime::now();
+        publish(&broker, "t", &large).await;
+        publish(&broker, "/unsafe/t", 1).await;
+        broker.flushed().await;
+        publish(&broker, "t", &large).await;
+        let (found, gap) = resumed(&broker, "t", Start::Since(before)).await;
+        assert_eq!((found.len(), gap), (1, Some(GapReason::Trimmed)));
+        let (_, gap) = resumed(&broker, "/unsafe/t", Start::Since(before)).await;
+        assert_eq!(gap, None);
+    }
+
+    #[tokio::test]
+    async fn no_cursor_is_too_far_ahead_to_be_a_gap() {
+        let broker = broker(1 << 20);
+        publish(&broker, "t", 1).await;
+        let (epoch, offset) = (broker.epoch(), Offset(u64::MAX));
+        let start = Start::After(Cursor { epoch, offset });
+        let expected = (vec!["1".to_owned()], Some(GapReason::Ahead));
+        assert_eq!(resumed(&broker, "t", start).await, expected);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,14 +1,37 @@
 //! The message log: append, read from an offset, trim.
 //!
 //! One log holds the messages of all topics and counts them with one [`Offset`], so one number
-//! resumes any subscription. [`Log`] is what the broker knows of it; [`MemoryLog`] keeps the
-//! newest messages in a bounded ring.
+//! resumes any subscription. [`Log`] is what the broker knows of it; [`DiskLog`] keeps what it
+//! has acknowledged whatever happens, [`MemoryLog`] the newest messages in a bounded ring.
 //!
 //! A log knows nothing of subscribers. The rule a reader would get wrong: whoever fans messages
 //! out takes them from [`Log::tail`], never from the hand of the publisher, because only the
 //! tail's order is the order of the offsets.
 
+mod batch;
+mod bloom;
+mod commit;
+mod disk;
+mod disk_log;
+mod error;
+mod index;
+mod lane;
 mod memory;
+mod meta;
+mod newest;
+mod options;
+mod queue;
+mod read;
+mod record;
+mod recover;
+mod repair;
+mod retention;
+mod scan;
+mod segment;
+mod sidecar;
+mod stats;
+mod store;
+mod survey;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +39,12 @@ use std::time::{Duration, SystemTime};
 use futures_core::future::BoxFuture;
 use hookbot_protocol::{Cursor, Epoch, Filter, Message, Offset, Publication};
 
+pub use disk_log::DiskLog;
+pub use error::{Located, OpenError};
 pub use memory::MemoryLog;
+pub use options::{Options, Retention};
+pub use stats::{Commits, LaneStats, Stats};
+pub use survey::verify;
 
 /// An ordered, bounded store of messages. There is one for the whole broker.
 pub trait Log: Send + Sync + 'static {
@@ -62,7 +90,12 @@ pub trait Log: Send + Sync + 'static {
     /// Whether the next append can be expected to work.
     fn is_writable(&self) -> bool;
 
-    /// Drops every message before `upto`.
+    /// Figures about the log, where it keeps any.
+    fn stats(&self) -> Option<Stats> {
+        None
+    }
+
+    /// Drops the messages before `upto`. A log may keep some of them for a while.
     fn trim(&self, upto: Offset);
 
     /// Every message appended from now on, in order. A log has one tail: the one taken last.
@@ -149,3 +182,8 @@ pub enum ReadError {
         reason: Arc<str>,
     },
 }
+
+#[cfg(test)]
+mod fault;
+#[cfg(test)]
+mod tests;

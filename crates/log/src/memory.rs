@@ -205,11 +205,12 @@ impl Lanes {
         }
         let offset = self.next;
         self.next = offset.next();
-        lane.extend(
-            publication
-                .take()
-                .map(|publication| Message::new(publication, offset, now)),
-        );
+        if let Some(publication) = publication.take() {
+            lane.push(
+                Message::new(publication, offset, now),
+                deduplicate.is_some(),
+            );
+        }
         Ok(Some((offset, false)))
     }
 
@@ -279,10 +280,9 @@ impl Lane {
         }
     }
 
-    fn extend(&mut self, message: Option<Message>) {
-        let Some(message) = message else { return };
+    fn push(&mut self, message: Message, deduplicates: bool) {
         self.bytes += message.publication.size();
-        if let Some(delivery) = delivery(&message.publication) {
+        if deduplicates && let Some(delivery) = delivery(&message.publication) {
             self.deliveries.insert(delivery, message.offset);
         }
         self.messages.push_back(Arc::new(message));

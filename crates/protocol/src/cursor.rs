@@ -12,7 +12,14 @@ impl Offset {
     /// The offset right behind this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        // Only what a client makes up comes near the end.
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The offset right before this one: the place behind which it comes next.
+    #[must_use]
+    pub fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
     }
 }
 

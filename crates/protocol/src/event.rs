@@ -36,6 +36,50 @@ pub struct Event {
     pub headers: Vec<(String, HeaderText)>,
 }
 
+impl Event {
+    /// What is known of a message in a log of this epoch.
+    #[must_use]
+    pub fn new(message: &Message, epoch: Epoch) -> Self {
+        let publication = &message.publication;
+        let cursor = Cursor {
+            epoch,
+            offset: message.offset,
+        };
+        let headers = publication.headers.iter();
+        Self {
+            cursor: cursor.to_string(),
+            topic: publication.topic.to_string(),
+            time: rfc3339(message.time),
+            method: publication.method.to_string(),
+            query: publication.query.to_string(),
+            address: publication.address.to_string(),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect(),
+        }
+    }
+
+    /// One line of JSON with the body in it: `body` where it is UTF-8, else `body_base64`.
+    #[must_use]
+    pub fn to_json(&self, body: &[u8]) -> String {
+        #[derive(Serialize)]
+        struct Whole<'a> {
+            #[serde(flatten)]
+            event: &'a Event,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            body: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            body_base64: Option<String>,
+        }
+        let text = str::from_utf8(body).ok();
+        json(&Whole {
+            event: self,
+            body: text,
+            body_base64: text.is_none().then(|| STANDARD.encode(body)),
+        })
+    }
+}
+
 /// A header's value, which need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -76,7 +120,7 @@ impl From<&[u8]> for HeaderText {
 pub struct GapNotice {
     /// Where the subscriber wanted to go on, as it said it.
     pub asked: String,
-    /// The oldest place that is still kept, where it goes on instead.
+    /// The place where it goes on instead, right before the oldest message that is still kept.
     pub oldest: String,
     /// What became of the messages.
     pub reason: GapReason,
@@ -150,7 +194,7 @@ pub enum EventError {
 
 /// The frame payload, up to and with the NUL, that goes before a message's own payload.
 pub(crate) fn frame_start(message: &Message, epoch: Epoch) -> Vec<u8> {
-    with_nul(&describe(message, epoch))
+    with_nul(&Event::new(message, epoch))
 }
 
 /// The payload of a frame that tells of a gap.
@@ -177,24 +221,9 @@ pub fn at_frame(at: Cursor) -> Vec<u8> {
 ///
 /// JSON has no line breaks of its own, so nothing in a message can end a line of the stream.
 pub(crate) fn server_sent(message: &Message, epoch: Epoch) -> Bytes {
-    #[derive(Serialize)]
-    struct Data<'a> {
-        #[serde(flatten)]
-        event: &'a Event,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        body: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        body_base64: Option<String>,
-    }
-    let event = describe(message, epoch);
-    let bytes = &message.publication.body;
-    let body = str::from_utf8(bytes).ok();
-    let data = Data {
-        event: &event,
-        body,
-        body_base64: body.is_none().then(|| STANDARD.encode(bytes)),
-    };
-    format!("id: {}\ndata: {}\n\n", event.cursor, json(&data)).into()
+    let event = Event::new(message, epoch);
+    let data = event.to_json(&message.publication.body);
+    format!("id: {}\ndata: {data}\n\n", event.cursor).into()
 }
 
 /// A server-sent event that tells of a gap. It has no id: resuming is from the last message.
@@ -208,26 +237,6 @@ pub fn server_sent_gap(gap: &GapNotice) -> Bytes {
 #[must_use]
 pub fn server_sent_ping(at: Cursor) -> Bytes {
     format!(": ping\n\nevent: ping\nid: {at}\ndata: {{}}\n\n").into()
-}
-
-fn describe(message: &Message, epoch: Epoch) -> Event {
-    let publication = &message.publication;
-    let cursor = Cursor {
-        epoch,
-        offset: message.offset,
-    };
-    let headers = publication.headers.iter();
-    Event {
-        cursor: cursor.to_string(),
-        topic: publication.topic.to_string(),
-        time: rfc3339(message.time),
-        method: publication.method.to_string(),
-        query: publication.query.to_string(),
-        address: publication.address.to_string(),
-        headers: headers
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect(),
-    }
 }
 
 /// RFC 3339, UTC, with milliseconds.

@@ -59,6 +59,17 @@ impl Filter {
         }
     }
 
+    /// Everything in the same space of topics, the safe ones or the unsafe ones.
+    #[must_use]
+    pub fn space(&self) -> Self {
+        let root = if self.as_str().starts_with('/') {
+            UNSAFE
+        } else {
+            ""
+        };
+        Self::prefix(root)
+    }
+
     /// The form a plain frame takes for this subscription.
     #[must_use]
     pub fn form(&self) -> Form {

@@ -146,12 +146,21 @@ impl Message {
         }
     }
 
-    /// The message as one server-sent event, for a log of this epoch.
+    /// The message as one server-sent event, for a log of this epoch. A large one is not kept:
+    /// escaped, a body may be six times as long.
     #[must_use]
-    pub fn server_sent(&self, epoch: Epoch) -> &Bytes {
-        self.server_sent.get_or_init(|| server_sent(self, epoch))
+    pub fn server_sent(&self, epoch: Epoch) -> Bytes {
+        if self.publication.body.len() > MAX_KEPT {
+            return server_sent(self, epoch);
+        }
+        self.server_sent
+            .get_or_init(|| server_sent(self, epoch))
+            .clone()
     }
 }
+
+/// The largest body whose server-sent event is kept with the message, in bytes.
+const MAX_KEPT: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,282 @@
+//! Questions about the log, asked by whoever may open its folder.
+//!
+//! A running server answers them on a unix socket in the folder; of a stopped one the same
+//! questions are answered by the program itself. One line of JSON asks, lines of JSON answer.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookbot_log::{Limit, Log, ReadError};
+use hookbot_protocol::event::Event;
+use hookbot_protocol::{Filter, Offset};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc::{self, Sender};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Question {
+    /// How large the log is, and what committing has cost.
+    Stats,
+    /// Whether every message can be read.
+    Verify,
+    /// Messages, in order.
+    Read {
+        /// Of this topic, or below this prefix.
+        filter: String,
+        /// From this offset on.
+        from: u64,
+        /// At most so many.
+        limit: u64,
+    },
+    /// Drop what is older than this offset, as far as whole segments allow.
+    Trim {
+        /// The oldest to keep.
+        upto: u64,
+    },
+}
+
+/// A line of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Line {
+    /// Figures, by name.
+    Stats(Vec<(String, u64)>),
+    /// A message, as JSON.
+    Message(String),
+    /// Something that can't be read.
+    Damage(String),
+    /// How many messages were read.
+    Verified(u64),
+    /// The oldest offset there is now.
+    Trimmed(u64),
+    /// The question could not be answered.
+    Error(String),
+}
+
+/// Answers a question; stops when nobody listens.
+pub async fn answer(log: &dyn Log, question: Question, out: &Sender<Line>) {
+    let answered = match question {
+        Question::Stats => send(out, Line::Stats(figures(log))).await,
+        Question::Trim { upto } => {
+            log.trim(Offset(upto));
+            send(out, Line::Trimmed(log.bounds().first.0)).await
+        }
+        Question::Read {
+            filter,
+            from,
+            limit,
+        } => match Filter::parse(&filter) {
+            Err(error) => send(out, Line::Error(format!("{filter:?}: {error}"))).await,
+            Ok(filter) => read(log, filter, Offset(from), limit, out).await,
+        },
+        Question::Verify => verify(log, out).await,
+    };
+    // Nobody is there to be told.
+    let _ = answered;
+}
+
+async fn read(
+    log: &dyn Log,
+    filter: Filter,
+    mut from: Offset,
+    mut left: u64,
+    out: &Sender<Line>,
+) -> Result<(), Gone> {
+    while left > 0 && from < log.bounds().next {
+        match log.read(filter.clone(), from, PAGE).await {
+            Ok(page) => {
+                for message in page
+                    .messages
+                    .iter()
+                    .take(usize::try_from(left).unwrap_or(usize::MAX))
+                {
+                    left -= 1;
+                    let event = Event::new(message, log.epoch());
+                    send(out, Line::Message(event.to_json(&message.publication.body))).await?;
+                }
+                from = page.next;
+            }
+            Err(ReadError::Trimmed { first }) => from = first,
+            Err(error @ ReadError::Broken { at, .. }) => {
+                send(out, Line::Damage(error.to_string())).await?;
+                from = at.max(from).next();
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn verify(log: &dyn Log, out: &Sender<Line>) -> Result<(), Gone> {
+    let mut messages = 0;
+    for filter in ["/", "/unsafe/"] {
+        let Ok(filter) = Filter::parse(filter) else {
+            continue;
+        };
+        let mut from = Offset(0);
+        while from < log.bounds().next {
+            match log.read(filter.clone(), from, PAGE).await {
+                Ok(page) => {
+                    messages += page.messages.len() as u64;
+                    from = page.next;
+                }
+                Err(ReadError::Trimmed { first }) => from = first,
+                Err(error @ ReadError::Broken { at, .. }) => {
+                    send(out, Line::Damage(error.to_string())).await?;
+                    from = at.max(from).next();
+                }
+            }
+        }
+    }
+    send(out, Line::Verified(messages)).await
+}
+
+/// What the log tells of itself, in the order in which people want to read it.
+fn figures(log: &dyn Log) -> Vec<(String, u64)> {
+    let bounds = log.bounds();
+    let mut figures = vec![
+        ("first offset".to_owned(), bounds.first.0),
+        ("next offset".to_owned(), bounds.next.0),
+    ];
+    if let Some(stats) = log.stats() {
+        for (name, lane) in [("safe", stats.safe), ("unsafe", stats.r#unsafe)] {
+            figures.push((format!("{name} messages"), lane.messages));
+            figures.push((format!("{name} bytes"), lane.bytes));
+            figures.push((format!("{name} segments"), lane.segments as u64));
+        }
+        figures.push(("commits".to_owned(), stats.commits.batches));
+        figures.push(("committed messages".to_owned(), stats.commits.messages));
+        figures.push(("failed commits".to_owned(), stats.commits.failed));
+    }
+    figures
+}
+
+/// Whoever asked is gone.
+struct Gone;
+
+async fn send(out: &Sender<Line>, line: Line) -> Result<(), Gone> {
+    out.send(line).await.map_err(|_| Gone)
+}
+
+/// The socket of the server that uses a folder.
+#[must_use]
+pub fn socket(folder: &Path) -> PathBuf {
+    folder.join("admin.sock")
+}
+
+/// Answers questions on the socket in a folder, until dropped.
+pub(super) async fn serve(log: Arc<dyn Log>, folder: PathBuf) {
+    let path = socket(&folder);
+    let listener = match listen(&path) {
+        Ok(listener) => listener,
+        Err(error) => return warn!(path = %path.display(), %error, "no questions are answered"),
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let log = log.clone();
+                tokio::spawn(async move {
+                    // Whoever hung up does not want to know.
+                    let _ = timeout(PATIENCE, converse(&*log, stream)).await;
+                });
+            }
+            Err(error) => {
+                warn!(%error, "cannot take questions");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Binds the socket, in place of the one that another run left behind: the folder's lock says
+/// that there is no other server.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn converse(log: &dyn Log, stream: UnixStream) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut question = String::new();
+    BufReader::new(reader).read_line(&mut question).await?;
+    let (out, mut lines) = mpsc::channel(QUEUE);
+    let asked = serde_json::from_str(&question);
+    let answering = async {
+        match asked {
+            Ok(question) => {
+                info!(?question, "asked");
+                answer(log, question, &out).await;
+            }
+            Err(error) => {
+                let _ = send(&out, Line::Error(error.to_string())).await;
+            }
+        }
+        drop(out);
+    };
+    let writing = async {
+        while let Some(line) = lines.recv().await {
+            let mut text = serde_json::to_vec(&line)?;
+            text.push(b'\n');
+            writer.write_all(&text).await?;
+        }
+        writer.shutdown().await
+    };
+    let ((), written) = tokio::join!(answering, writing);
+    written
+}
+
+/// Asks the server that uses a folder; `None` when there is none.
+///
+/// # Errors
+///
+/// When it can't be understood.
+pub async fn ask(folder: &Path, question: &Question, out: &Sender<Line>) -> io::Result<Option<()>> {
+    let mut stream = match UnixStream::connect(socket(folder)).await {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut text = serde_json::to_vec(question)?;
+    text.push(b'\n');
+    stream.write_all(&text).await?;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(line) = lines.next_line().await? {
+        if out.send(serde_json::from_str(&line)?).await.is_err() {
+            break;
+        }
+    }
+    Ok(Some(()))
+}
+
+/// How long one question may take to ask and to answer.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How many lines wait for a slow reader.
+const QUEUE: usize = 64;
+
+/// What is read in one go.
+const PAGE: Limit = Limit {
+    messages: 256,
+    bytes: 1 << 20,
+};
