@@ -41,7 +41,8 @@ pub(super) struct ListenArgs {
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
 
-    /// Keep the place in this file, and go on from it next time.
+    /// Keep the place in this file, and go on from it next time. A message whose --exec command
+    /// failed counts as dealt with.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
 
@@ -118,8 +119,22 @@ async fn listen(args: &ListenArgs, endpoint: Endpoint, received: &mut u64) -> Re
     info!(%endpoint, "listening");
     let mut messages = retrying_watch(endpoint);
     let mut failed = 0_u64;
+    let mut kept = None;
+    let mut now_and_then = tokio::time::interval(KEEP_INTERVAL);
     while args.count.is_none_or(|count| *received < count) {
-        match messages.next().await {
+        if let Some(state) = &state {
+            let place = messages.place().map(str::to_owned);
+            if let Some(place) = place.as_deref().filter(|_| place != kept) {
+                state.store(place)?;
+            }
+            kept = place;
+        }
+        let next = tokio::select! {
+            next = messages.next() => next,
+            // The place moves on without messages, too.
+            _ = now_and_then.tick(), if state.is_some() => continue,
+        };
+        match next {
             None => break,
             Some(Ok(message)) => {
                 *received += 1;
@@ -127,9 +142,6 @@ async fn listen(args: &ListenArgs, endpoint: Endpoint, received: &mut u64) -> Re
                     Some(command) => failed += u64::from(!execute(command, &message).await?),
                     None if args.json => output::line(&json(&message))?,
                     None => output::write(&text(&message, is_prefix))?,
-                }
-                if let (Some(state), Some(cursor)) = (&state, message.cursor()) {
-                    state.store(cursor)?;
                 }
             }
             // A token that is wrong now will be wrong for ever; one that was right may be again.
@@ -146,12 +158,18 @@ async fn listen(args: &ListenArgs, endpoint: Endpoint, received: &mut u64) -> Re
             Some(Err(error)) => warn!("{:#}; connecting again", anyhow::Error::from(error)),
         }
     }
+    if let (Some(state), Some(place)) = (&state, messages.place()) {
+        state.store(place)?;
+    }
     messages.finish().await;
     match failed {
         0 => Ok(()),
         _ => Err(anyhow!("the command failed for {failed} of {received} messages").into()),
     }
 }
+
+/// How often the place is kept when no message comes.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A message as people read it, its newline included.
 fn text(message: &Message, is_prefix: bool) -> Vec<u8> {

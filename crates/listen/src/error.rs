@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
-use hookbot_protocol::event::GapReason;
+use hookbot_protocol::event::{GapNotice, GapReason};
 use http::StatusCode;
 
 /// Why messages do not arrive, or one was not published. No message of it shows a token.
@@ -102,11 +102,21 @@ pub enum Error {
     Gap {
         /// Where the messages were to go on.
         asked: String,
-        /// The oldest place that the server still has.
+        /// The place where messages go on instead.
         oldest: String,
         /// What became of them.
         reason: GapReason,
     },
+}
+
+impl From<GapNotice> for Error {
+    fn from(gap: GapNotice) -> Self {
+        Self::Gap {
+            asked: gap.asked,
+            oldest: gap.oldest,
+            reason: gap.reason,
+        }
+    }
 }
 
 impl Error {

@@ -1,26 +1,29 @@
 //! The queue between the task that reads a connection and the consumer of its messages.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::error::Error;
-use crate::message::Message;
+use crate::message::{Message, Said};
 
 /// The consumer's end. Dropping it ends the task, which still says goodbye to the server.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    items: mpsc::Receiver<Result<Message, Error>>,
+    items: mpsc::Receiver<Result<Said, Error>>,
+    /// Where to go on behind what the consumer has taken.
+    place: Option<String>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 /// The task's end.
 pub(crate) struct Outlet {
-    pub(crate) items: mpsc::Sender<Result<Message, Error>>,
+    pub(crate) items: mpsc::Sender<Result<Said, Error>>,
     /// An error that the consumer has not made room for yet. A later one takes its place: both
     /// mark the same gap between two messages.
     pub(crate) waiting: Option<Error>,
@@ -40,11 +43,41 @@ impl Feed {
             waiting: None,
             stop: stopped,
         }));
-        Self { items, stop, task }
+        Self {
+            items,
+            place: None,
+            stop,
+            task,
+        }
     }
 
     pub(crate) async fn next(&mut self) -> Option<Result<Message, Error>> {
-        self.items.recv().await
+        poll_fn(|context| self.poll_item(context)).await
+    }
+
+    /// Where to go on behind what the consumer has taken, as far as the server tells.
+    pub(crate) fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        loop {
+            match ready!(self.items.poll_recv(context)) {
+                None => return Poll::Ready(None),
+                Some(Ok(Said::Place(place))) => self.place = Some(place),
+                Some(Ok(Said::Message(message))) => {
+                    if let Some(cursor) = message.cursor() {
+                        self.place = Some(cursor.to_owned());
+                    }
+                    return Poll::Ready(Some(Ok(message)));
+                }
+                Some(Ok(Said::Gap(gap))) => {
+                    self.place = Some(gap.oldest.clone());
+                    return Poll::Ready(Some(Err(gap.into())));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            }
+        }
     }
 
     /// Stops the task and waits for its end; it has its own deadline.
@@ -63,7 +96,7 @@ impl Stream for Feed {
     type Item = Result<Message, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.items.poll_recv(cx)
+        self.poll_item(cx)
     }
 }
 

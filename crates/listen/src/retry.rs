@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::endpoint::{Endpoint, Timing};
 use crate::error::Error;
 use crate::feed::{Feed, Outlet};
-use crate::message::Message;
+use crate::message::{Message, Said};
 use crate::socket::{Ending, Socket};
 
 /// Subscribes to an endpoint and reconnects whenever that is needed, for ever.
@@ -39,6 +39,14 @@ impl RetryingMessages {
     /// The next message or error. Never `None`.
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
         self.0.next().await
+    }
+
+    /// Where to go on behind what has been taken, for [`Endpoint::after`] another time: behind
+    /// the last message, or further where nothing came for a while. `None` until the server has
+    /// told.
+    #[must_use]
+    pub fn place(&self) -> Option<&str> {
+        self.0.place()
     }
 
     /// Closes the connection, if there is one, and waits until the server has agreed, or a few
@@ -96,7 +104,7 @@ async fn keep_watching(endpoint: Endpoint, mut outlet: Outlet) {
 /// take it.
 async fn deliver(
     waiting: &mut Option<Error>,
-    items: &tokio::sync::mpsc::Sender<Result<Message, Error>>,
+    items: &tokio::sync::mpsc::Sender<Result<Said, Error>>,
 ) {
     if waiting.is_some() {
         let Ok(room) = items.reserve().await else {

@@ -30,7 +30,7 @@ use crate::connect::{Http, Transport, connect, refused};
 use crate::endpoint::{Endpoint, Timing};
 use crate::error::Error;
 use crate::feed::Outlet;
-use crate::message::{Message, Naming, Said};
+use crate::message::{Naming, Said};
 
 /// An open WebSocket that messages come from.
 pub(crate) struct Socket {
@@ -147,7 +147,7 @@ impl Socket {
     async fn read(
         &mut self,
         frame: Option<Result<Frame, tungstenite::Error>>,
-    ) -> Option<Result<Message, Error>> {
+    ) -> Option<Result<Said, Error>> {
         let payload = match frame {
             Some(Ok(Frame::Binary(payload))) => payload,
             Some(Ok(Frame::Text(text))) => text.into(),
@@ -158,24 +158,18 @@ impl Socket {
             None => return Some(Err(Error::Lost(io::ErrorKind::UnexpectedEof.into()))),
         };
         self.fruitful = true;
-        match self.naming.read(payload) {
+        let said = self.naming.read(payload);
+        match &said {
             Ok(Said::Message(message)) => {
                 if let Some(cursor) = message.cursor() {
                     self.place = Some(cursor.to_owned());
                 }
-                Some(Ok(message))
             }
-            Ok(Said::Place(place)) => {
-                self.place = Some(place);
-                None
-            }
-            Ok(Said::Gap(gap)) => Some(Err(Error::Gap {
-                asked: gap.asked,
-                oldest: gap.oldest,
-                reason: gap.reason,
-            })),
-            Err(error) => Some(Err(error)),
+            Ok(Said::Place(place)) => self.place = Some(place.clone()),
+            Ok(Said::Gap(gap)) => self.place = Some(gap.oldest.clone()),
+            Err(_) => {}
         }
+        Some(said)
     }
 
     /// Answers the server's close.

@@ -45,6 +45,14 @@ impl Messages {
         self.0.next().await
     }
 
+    /// Where to go on behind what has been taken, for [`Endpoint::after`] another time: behind
+    /// the last message, or further where nothing came for a while. `None` until the server has
+    /// told.
+    #[must_use]
+    pub fn place(&self) -> Option<&str> {
+        self.0.place()
+    }
+
     /// Closes the connection and waits until the server has agreed, or a few seconds. Messages
     /// that arrive meanwhile are dropped.
     pub async fn finish(self) {
