@@ -175,7 +175,10 @@ impl Broker {
                 Start::Since(_) => self.trimmed_since(&filter, from).await?,
                 _ => false,
             };
-            return Ok((subscription, gap.or(since.then_some(GapReason::Trimmed))));
+            return Ok((
+                subscription,
+                gap.or_else(|| since.then_some(GapReason::Trimmed)),
+            ));
         };
         subscription.next = first;
         let gap = match start {

@@ -14,7 +14,7 @@ use crate::scan::{Scan, read_header};
 use crate::segment::{HEADER, Header, Place, Space};
 use crate::sidecar;
 
-/// Reads all of a log that no process has open, and says what of it is damaged. Changes
+/// Reads all of a log that no process has open, and says what of it is damaged. Mends
 /// nothing.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hookbot_protocol::Offset;
 use tokio::task::JoinSet;
 
 use super::{contents, effort, open, publication, runtime, tiny};
@@ -43,6 +44,10 @@ async fn survive(seed: u64, options: &Options) -> Result<Tried, String> {
                 if *offset >= first.0 && all.get(offset) != Some(body) {
                     return Err(format!("offset {offset} of {}", log.bounds().next));
                 }
+            }
+            let is_whole = all.keys().copied().eq(1..log.bounds().next.0);
+            if firsts == [Offset(1); 2] && !is_whole {
+                return Err("there is a hole".to_owned());
             }
             // What is served must stay.
             known.extend(all);
