@@ -11,6 +11,7 @@
 
 pub mod admin;
 mod connection;
+mod cors;
 mod credentials;
 mod error;
 mod event_stream;

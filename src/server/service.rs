@@ -20,7 +20,7 @@ use super::error::HttpError;
 use super::head::Flaw;
 use super::reply::{Reply, line};
 use super::transport::Peer;
-use super::{publish, subscribe};
+use super::{cors, publish, subscribe};
 
 /// Answers a request, with one line in the log.
 pub(super) async fn respond(
@@ -94,7 +94,7 @@ async fn answer(
 
     // A browser asks this without credentials.
     if *method == Method::OPTIONS
-        && let Some(reply) = subscribe::preflight(state, request.headers())
+        && let Some(reply) = cors::preflight(state, request.headers())
     {
         return Ok((reply, None));
     }

@@ -8,11 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use hookbot_protocol::event::{EVENTS_V1, GapNotice};
 use hookbot_protocol::{Cursor, Filter, Form, Path};
 use http::header::{
-    ACCEPT, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONNECTION,
-    CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE, VARY,
+    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use hyper::upgrade::Parts;
 use hyper_util::rt::TokioIo;
@@ -26,7 +25,7 @@ use super::error::HttpError;
 use super::event_stream::EventStream;
 use super::head::HeadGuard;
 use super::metrics::{Counted, Way};
-use super::reply::{Reply, ReplyBody, line};
+use super::reply::{Reply, ReplyBody};
 use super::socket::{Limits, Socket};
 use super::subscriber::Subscriber;
 use super::transport::Peer;
@@ -212,37 +211,7 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     })
 }
 
-/// The answer to a browser that asks whether a page elsewhere may read events.
-pub(super) fn preflight(state: &State, headers: &HeaderMap) -> Option<Reply> {
-    let mut reply = line(StatusCode::NO_CONTENT, "");
-    state.allow_origin(headers, reply.headers_mut()).then(|| {
-        let allowed = HeaderValue::from_static(
-            "authorization, hookbot-token, last-event-id, x-hookbot-unsafe-is-ok",
-        );
-        reply
-            .headers_mut()
-            .insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
-        reply
-    })
-}
-
 impl State {
-    /// Lets pages of a configured origin read the reply; whether this one is.
-    fn allow_origin(&self, request: &HeaderMap, reply: &mut HeaderMap) -> bool {
-        let Some(allowed) = &self.settings.cors_origin else {
-            return false;
-        };
-        let Some(origin) = request
-            .get(ORIGIN)
-            .filter(|origin| allowed == "*" || *origin == allowed)
-        else {
-            return false;
-        };
-        reply.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        reply.insert(VARY, HeaderValue::from_static("origin"));
-        true
-    }
-
     /// Where a WebSocket client finds `path`, as the outside world sees this server.
     fn websocket_url(&self, path: &Path, headers: &HeaderMap) -> String {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
