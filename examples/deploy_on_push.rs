@@ -42,7 +42,7 @@ async fn main() -> Result<()> {
             Ok(message) => message,
             // A wrong token does not become right by trying again.
             Err(error) if error.is_refusal() => return Err(error.into()),
-            // A push that comes before the connection is back is not deployed; the next one is.
+            // Once the connection is back, the pushes that came meanwhile come first.
             Err(error) => {
                 eprintln!("{error}, reconnecting");
                 continue;

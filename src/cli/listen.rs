@@ -155,7 +155,7 @@ async fn listen(args: &ListenArgs, endpoint: Endpoint, received: &mut u64) -> Re
                 output::line(&gap.to_string())?;
             }
             Some(Err(error)) if error.is_passing() => warn!("{:#}", anyhow::Error::from(error)),
-            Some(Err(error)) => warn!("{:#}; connecting again", anyhow::Error::from(error)),
+            Some(Err(error)) => warn!("{:#}; reconnecting", anyhow::Error::from(error)),
         }
     }
     if let (Some(state), Some(place)) = (&state, messages.place()) {

@@ -61,7 +61,12 @@ async fn route(router: Github, monitor: Endpoint, mut publisher: Publisher) -> R
         let received = match received {
             Ok(received) => received,
             Err(error) => {
-                warn!("{:#}", anyhow::Error::from(error));
+                let then = if error.is_passing() {
+                    "going on"
+                } else {
+                    "reconnecting"
+                };
+                warn!("{:#}; {then}", anyhow::Error::from(error));
                 continue;
             }
         };

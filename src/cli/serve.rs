@@ -86,20 +86,15 @@ enum RouterName {
 struct StorageArgs {
     /// Where messages are kept; by default hookbot in the system's folder for state. One server
     /// at a time uses a folder.
-    #[arg(
-        long,
-        env = "HOOKBOT_DATA_DIR",
-        value_name = "FOLDER",
-        conflicts_with = "memory"
-    )]
+    #[arg(long, env = "HOOKBOT_DATA_DIR", value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
 
-    /// Keep messages in memory only: faster, and gone after a restart.
+    /// Keep messages in memory only, whatever the folder: faster, and gone after a restart.
     #[arg(long)]
     memory: bool,
 
     /// What is kept, a time, a size, a number of messages or several of these; a quarter of it is
-    /// for unsafe topics. By default 7d,10GiB, or 256MiB in memory.
+    /// for unsafe topics. By default 7d,10GiB, or 256MiB in memory, where only the size counts.
     #[arg(long, env = "HOOKBOT_RETAIN", value_name = "LIMITS")]
     retain: Option<Retain>,
 
@@ -173,15 +168,19 @@ struct LimitArgs {
 pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> {
     let keys = global.keys.keys()?.accepting_sha1(args.accept_sha1);
     let settings = args.settings(Settings::new(keys));
-    let (log, data_dir) = args.storage.open()?;
-    let settings = Settings {
-        data_dir,
-        ..settings
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     runtime.context("cannot start")?.block_on(async {
+        // Before anybody can know that it listens, so that no signal is missed.
+        let signals = Signals::new()?;
+        let listeners = bind(&args.bind).await?;
+        // Those who come while it is read are patient.
+        let (log, data_dir) = args.storage.open()?;
+        let settings = Settings {
+            data_dir,
+            ..settings
+        };
         let (broker, fan_out) = Broker::new(log);
         tokio::spawn(fan_out.run());
         let mut server =
@@ -189,9 +188,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
         if args.router.contains(&RouterName::Github) {
             server = server.with_router(Arc::new(github(global)?));
         }
-        // Before anybody can know that it listens, so that no signal is missed.
-        let signals = Signals::new()?;
-        let listeners = bind(&args.bind, args.tls.tls_cert.is_some()).await?;
+        announce(&listeners, args.tls.tls_cert.is_some())?;
         let stop = CancellationToken::new();
         tokio::spawn(signals.obey(stop.clone(), server.tls()));
         server.run(listeners, stop).await;
@@ -285,13 +282,18 @@ fn max_connections(wanted: Option<NonZeroU32>) -> usize {
 /// Descriptors for everything that is not a connection.
 const OTHER_DESCRIPTORS: u64 = 32;
 
-async fn bind(addresses: &[Bind], secure: bool) -> Result<Vec<Listener>, Failure> {
+async fn bind(addresses: &[Bind]) -> Result<Vec<Listener>, Failure> {
     let mut listeners = Vec::new();
     for address in addresses {
         let bound = Listener::bind(address).await;
         listeners.extend(bound.with_context(|| format!("cannot listen on {address}"))?);
     }
-    for listener in &listeners {
+    Ok(listeners)
+}
+
+/// Says where the server listens.
+fn announce(listeners: &[Listener], secure: bool) -> Result<(), Failure> {
+    for listener in listeners {
         let address = listener.address().context("cannot tell the address")?;
         let scheme = if secure { "https" } else { "http" };
         match &address {
@@ -299,7 +301,7 @@ async fn bind(addresses: &[Bind], secure: bool) -> Result<Vec<Listener>, Failure
             Bind::Tcp { .. } => info!(scheme, "Listening on {address}"),
         }
     }
-    Ok(listeners)
+    Ok(())
 }
 
 /// What the system tells the program to do.

@@ -7,6 +7,7 @@ prints. DEADLINE only turns a wait that would last for ever into a failure.
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 
@@ -23,6 +25,10 @@ HOOKBOT = os.environ.get("HOOKBOT_BIN") or str(
     Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "hookbot"
 )
 DEADLINE = 30
+
+# A folder is used by one server at a time, so each has one of its own.
+_FOLDERS = tempfile.TemporaryDirectory(prefix="hookbot-", ignore_cleanup_errors=True)
+_NUMBERS = itertools.count()
 
 # Made anew for each run, so that finding one in a log means that it was leaked.
 KEY = secrets.token_hex(32)
@@ -63,6 +69,7 @@ class Lines:
 
     def expect(self, pattern=""):
         """The match with the next line that has one; the lines before it are passed over."""
+        end = time.monotonic() + DEADLINE
         with self._changed:
             while True:
                 while self._next < len(self.lines):
@@ -70,7 +77,7 @@ class Lines:
                     self._next += 1
                     if found := re.search(pattern, line):
                         return found
-                if self._ended or not self._changed.wait(DEADLINE):
+                if self._ended or not self._changed.wait(end - time.monotonic()):
                     raise AssertionError(f"no {pattern!r} in {self._name}:\n" + self.text())
 
     def next(self):
@@ -121,6 +128,10 @@ class Program:
         self.log = Lines(self._process.stderr, "the log")
 
     @property
+    def pid(self):
+        return self._process.pid
+
+    @property
     def running(self):
         return self._process.poll() is None
 
@@ -145,7 +156,7 @@ class Hookbot(Program):
     """A hookbot that runs on; its log is searched for secrets at the end."""
 
     def __init__(self, *arguments, **env):
-        super().__init__([HOOKBOT, *arguments], **{"HOOKBOT_KEY": KEY} | env)
+        super().__init__([HOOKBOT, *arguments], **defaults() | env)
         LOGS.append(self.log)
 
 
@@ -188,7 +199,7 @@ class Server(Hookbot):
 
 def hookbot(*arguments, input=b"", **env):
     """Runs a hookbot command to its end."""
-    done = run([HOOKBOT, *arguments], input=input, **{"HOOKBOT_KEY": KEY} | env)
+    done = run([HOOKBOT, *arguments], input=input, **defaults() | env)
     LOGS.append(Finished(done.stderr))
     return done
 
@@ -243,6 +254,11 @@ def ws(url, **options):
 def event(program):
     """The next thing that happened to a client made by `ws`."""
     return json.loads(program.output.next())
+
+
+def defaults():
+    """What every hookbot is told, unless a test tells it otherwise."""
+    return {"HOOKBOT_KEY": KEY, "HOOKBOT_DATA_DIR": Path(_FOLDERS.name, str(next(_NUMBERS)))}
 
 
 def environment(extra):

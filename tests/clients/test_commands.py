@@ -126,7 +126,8 @@ def test_what_is_not_text_is_base64(server):
     listener = Hookbot("listen", "--json", "--count", "1", server.subscribing("/sub/a"))
     server.expect_subscriber("/sub/a")
     hookbot("publish", server.publishing("/pub/a"), input=b"\xff\0")
-    assert json.loads(listener.output.next()) == {"topic": "a", "body_base64": "/wA="}
+    received = json.loads(listener.output.next())
+    assert (received["topic"], received["body_base64"]) == ("a", "/wA=")
 
 
 def test_a_command_runs_for_each_message(server, tmp_path):

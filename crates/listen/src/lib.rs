@@ -18,8 +18,9 @@
 //! ```
 //!
 //! [`retrying_watch`] keeps at it: it reconnects for ever, and what went wrong comes as items
-//! between the messages. Plain subscriptions have no memory, so each error item marks a place
-//! where messages may be missing.
+//! between the messages. A server that gives events is asked for everything since the last
+//! message, and what it has no more is an [`Error::Gap`]; with one that does not, each error item
+//! marks a place where messages may be missing.
 //!
 //! ```no_run
 //! use hookbot_listen::{Endpoint, retrying_watch};

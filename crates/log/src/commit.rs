@@ -71,7 +71,12 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, requests: Vec<Request>) {
+    fn commit(&mut self, mut requests: Vec<Request>) {
+        // Who no longer waits has been told that the message is not in the log.
+        requests.retain(|request| !request.publisher.is_closed());
+        if requests.is_empty() {
+            return;
+        }
         if self.store.has_failed() {
             for request in requests {
                 answer(request.publisher, Err(AppendError::Failed));
