@@ -1,9 +1,13 @@
 use std::time::Duration;
 
 use hookbot_protocol::{Publication, Topic};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Options, TestServer};
+use crate::many_subscribers::{connect, subscribe};
+use crate::program::Program;
+use crate::support::{Options, PATIENCE, TestServer, token};
 
 /// How many messages, and how far apart: 8 s at 100 a second.
 const MESSAGES: usize = 800;
@@ -67,6 +71,50 @@ async fn five_that_never_read_cost_twenty_that_do_nothing_and_lose_nothing_thems
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_stalls_gets_all_it_missed_and_the_server_stays_small() {
+    let (count, size) = (600, 64 << 10);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data").display().to_string();
+    let program = Program::start(&["--data-dir", &path]);
+    let token = token("/");
+    let mut stalled = subscribe(connect(&program.address, None).await, &token).await;
+    let mut publisher = connect(&program.address, None).await;
+    let body = |number: usize| format!("{number:08}{}", "x".repeat(size - 8));
+    for number in 0..count {
+        let head = format!(
+            "POST /pub/t?token={token} HTTP/1.1\r\nHost: h\r\nContent-Length: {size}\r\n\r\n"
+        );
+        publisher
+            .write_all((head + &body(number)).as_bytes())
+            .await
+            .unwrap();
+        let mut reply = Vec::new();
+        while !reply.ends_with(b"\r\n\r\nOK\n") {
+            assert_ne!(publisher.read_buf(&mut reply).await.unwrap(), 0, "refused");
+        }
+    }
+    let memory = program.memory();
+    assert!(memory < 200 << 20, "{memory} bytes");
+    for number in 0..count {
+        let mut frame = vec![0; 10 + size];
+        timeout(PATIENCE, stalled.read_exact(&mut frame))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            frame[10..] == *body(number).as_bytes(),
+            "message {number} is lost or damaged"
+        );
+    }
+    let memory = program.memory();
+    assert!(memory < 200 << 20, "{memory} bytes");
+    println!(
+        "{} MiB resident after {count} messages of {size} bytes",
+        memory >> 20
+    );
 }
 
 /// The control: where the log is too small to keep what a stalled subscriber missed, it is told.

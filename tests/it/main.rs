@@ -17,6 +17,7 @@ mod log_command;
 mod many_subscribers;
 mod metrics;
 mod paths;
+mod program;
 mod publishing;
 mod routing;
 mod shutdown;

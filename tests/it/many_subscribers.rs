@@ -2,11 +2,9 @@
 //! connection takes, and what it still takes after a broadcast:
 //! `cargo test --release --test it many_subscribers -- --nocapture`
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 
-use hookbot::server::TlsFiles;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -16,79 +14,18 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::program::Program;
 use crate::support::{PATIENCE, token};
 use crate::tls::Authority;
 
-/// The program, killed when dropped.
-struct Program {
-    child: Child,
-    address: String,
-}
-
-impl Program {
-    fn start(tls: Option<&TlsFiles>) -> Self {
-        let files = tls.map(|files| {
-            let path = |path: &std::path::Path| path.display().to_string();
-            [
-                "--tls-cert".into(),
-                path(&files.certificate),
-                "--tls-key".into(),
-                path(&files.key),
-            ]
-        });
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hookbot"))
-            .args([
-                "serve",
-                "--memory",
-                "--bind",
-                "127.0.0.1:0",
-                "--ping-interval",
-                "1h",
-                "--write-timeout",
-                "3h",
-            ])
-            .args(files.into_iter().flatten())
-            .env("HOOKBOT_KEY", "a key for tests alone")
-            .env("RUST_LOG", "info,hookbot::request=off")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next().expect("it says where it listens").unwrap();
-            if let Some((_, rest)) = line.split_once("Listening on ") {
-                break rest.split(' ').next().unwrap().to_owned();
-            }
-        };
-        // Nobody may block it by not reading.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
-    }
-
-    /// Resident memory, in bytes.
-    fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kib << 10
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+/// Nothing but what is asked for goes over a connection.
+const QUIET: [&str; 5] = ["--memory", "--ping-interval", "1h", "--write-timeout", "3h"];
 
 /// A connection of either kind.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-async fn connect(address: &str, tls: Option<&TlsConnector>) -> Box<dyn Stream> {
+pub(crate) async fn connect(address: &str, tls: Option<&TlsConnector>) -> Box<dyn Stream> {
     let stream = TcpStream::connect(address).await.unwrap();
     match tls {
         None => Box::new(stream),
@@ -99,7 +36,7 @@ async fn connect(address: &str, tls: Option<&TlsConnector>) -> Box<dyn Stream> {
     }
 }
 
-async fn subscribe(mut stream: Box<dyn Stream>, token: &str) -> Box<dyn Stream> {
+pub(crate) async fn subscribe(mut stream: Box<dyn Stream>, token: &str) -> Box<dyn Stream> {
     let head = format!(
         "GET /sub/t?token={token} HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -169,7 +106,7 @@ fn descriptors() -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_subscribers_idle_and_get_a_broadcast() {
     let count = descriptors().min(10_000);
-    let (idle, used) = broadcast(&Program::start(None), count, None).await;
+    let (idle, used) = broadcast(&Program::start(&QUIET), count, None).await;
     println!("{count} subscribers: {idle} bytes each when idle, {used} after a broadcast");
     assert!(idle < 16 << 10, "{idle} bytes an idle connection");
 }
@@ -178,7 +115,11 @@ async fn ten_thousand_subscribers_idle_and_get_a_broadcast() {
 async fn two_thousand_subscribers_over_tls_do_the_same() {
     let count = descriptors().min(2_000);
     let authority = Authority::new();
-    let program = Program::start(Some(&authority.install(authority.issue(1))));
+    let files = authority.install(authority.issue(1));
+    let path = |path: &Path| path.display().to_string();
+    let (certificate, key) = (path(&files.certificate), path(&files.key));
+    let tls = ["--tls-cert", &certificate, "--tls-key", &key];
+    let program = Program::start(&[&QUIET[..], &tls].concat());
     let (idle, used) = broadcast(&program, count, Some(authority.connector(None))).await;
     println!("{count} TLS subscribers: {idle} bytes each when idle, {used} after a broadcast");
     assert!(idle < 64 << 10, "{idle} bytes an idle connection");
