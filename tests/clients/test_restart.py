@@ -5,8 +5,9 @@ import json
 from program import Hookbot, Server, curl, wscat
 
 
-def test_wscat_ends_and_hookbot_listen_comes_back(needs_node):
-    first = Server()
+def test_wscat_ends_and_hookbot_listen_comes_back(needs_node, tmp_path):
+    folder = str(tmp_path / "data")
+    first = Server(HOOKBOT_DATA_DIR=folder)
     person = wscat(first.subscribing("/sub/a"))
     listener = Hookbot("listen", "--json", first.subscribing("/sub/a"))
     first.expect_subscriber("/sub/a")
@@ -17,7 +18,7 @@ def test_wscat_ends_and_hookbot_listen_comes_back(needs_node):
     assert person.wait() == 0
     listener.log.expect("WARN.*reconnecting")
 
-    second = Server(bind=first.address)
+    second = Server(bind=first.address, HOOKBOT_DATA_DIR=folder)
     second.expect_subscriber("/sub/a")
     published = curl("-d", "after", second.publishing("/pub/a"))
     assert published.stdout == "OK\n", published
