@@ -101,10 +101,12 @@ pub(super) async fn subscribe(
     };
     let subscriber = Subscriber {
         _counted: Counted::new(&state.metrics, way),
-        gap: gap.filter(|_| tells_gaps).map(|reason| GapNotice {
-            asked: wish.asked,
-            oldest: Cursor { epoch, offset }.to_string(),
-            reason,
+        gap: gap.filter(|_| tells_gaps).map(|reason| {
+            Box::new(GapNotice {
+                asked: wish.asked,
+                oldest: Cursor { epoch, offset }.to_string(),
+                reason,
+            })
         }),
         subscription,
         form,

@@ -22,7 +22,7 @@ pub(super) struct Subscriber {
     pub(super) subscription: Subscription,
     pub(super) form: Form,
     /// What it asked for and does not get.
-    pub(super) gap: Option<GapNotice>,
+    pub(super) gap: Option<Box<GapNotice>>,
     pub(super) path: Box<str>,
     pub(super) peer: Peer,
     pub(super) skips_gaps: bool,
