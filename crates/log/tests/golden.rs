@@ -109,11 +109,13 @@ async fn version_1_opens_and_has_every_byte() {
 async fn write() {
     let folder = golden();
     assert!(!folder.exists(), "golden files are never changed");
-    let log = DiskLog::open(&folder, options()).unwrap();
+    let log = DiskLog::open(&folder, options()).expect("it can be written");
     for publication in publications() {
-        log.append(publication, None).await.unwrap();
+        log.append(publication, None)
+            .await
+            .expect("it can be written");
     }
-    fs::write(folder.join("epoch"), log.epoch().0.to_string()).unwrap();
+    fs::write(folder.join("epoch"), log.epoch().0.to_string()).expect("it can be written");
     drop(log);
-    fs::remove_file(folder.join("lock")).unwrap();
+    fs::remove_file(folder.join("lock")).expect("it can be written");
 }
