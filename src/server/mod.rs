@@ -4,7 +4,7 @@
 //! The broker's rules are not here. Below this page, in reading order: a [`Listener`] accepts,
 //! `connection` speaks HTTP on what was accepted, `service` checks a request and finds its
 //! endpoint, `publish` and `subscribe` are the endpoints, and a `subscriber` is served over a
-//! [`socket`].
+//! [`socket`], or over a response by an `event_stream`. [`admin`] answers questions about the log.
 //!
 //! Every wait here has a deadline and everything that is kept a bound; they are all in
 //! [`Settings`], or constants beside their use.
