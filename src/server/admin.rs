@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hookbot_log::{Limit, Log, ReadError};
 use hookbot_protocol::event::Event;
-use hookbot_protocol::{Filter, Offset};
+use hookbot_protocol::{Filter, Message, Offset};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -90,24 +90,13 @@ async fn read(
     out: &Sender<Line>,
 ) -> Result<(), Gone> {
     while left > 0 && from < log.bounds().next {
-        match log.read(filter.clone(), from, PAGE).await {
-            Ok(page) => {
-                for message in page
-                    .messages
-                    .iter()
-                    .take(usize::try_from(left).unwrap_or(usize::MAX))
-                {
-                    left -= 1;
-                    let event = Event::new(message, log.epoch());
-                    send(out, Line::Message(event.to_json(&message.publication.body))).await?;
-                }
-                from = page.next;
+        for message in page(log, &filter, &mut from, out).await? {
+            if left == 0 {
+                break;
             }
-            Err(ReadError::Trimmed { first }) => from = first,
-            Err(error @ ReadError::Broken { at, .. }) => {
-                send(out, Line::Damage(error.to_string())).await?;
-                from = at.max(from).next();
-            }
+            left -= 1;
+            let event = Event::new(&message, log.epoch());
+            send(out, Line::Message(event.to_json(&message.publication.body))).await?;
         }
     }
     Ok(())
@@ -121,20 +110,32 @@ async fn verify(log: &dyn Log, out: &Sender<Line>) -> Result<(), Gone> {
         };
         let mut from = Offset(0);
         while from < log.bounds().next {
-            match log.read(filter.clone(), from, PAGE).await {
-                Ok(page) => {
-                    messages += page.messages.len() as u64;
-                    from = page.next;
-                }
-                Err(ReadError::Trimmed { first }) => from = first,
-                Err(error @ ReadError::Broken { at, .. }) => {
-                    send(out, Line::Damage(error.to_string())).await?;
-                    from = at.max(from).next();
-                }
-            }
+            messages += page(log, &filter, &mut from, out).await?.len() as u64;
         }
     }
     send(out, Line::Verified(messages)).await
+}
+
+/// Reads a page and moves `from` behind it. What is no longer kept is passed over, and so is what
+/// can't be read, which is told.
+async fn page(
+    log: &dyn Log,
+    filter: &Filter,
+    from: &mut Offset,
+    out: &Sender<Line>,
+) -> Result<Vec<Arc<Message>>, Gone> {
+    match log.read(filter.clone(), *from, PAGE).await {
+        Ok(page) => {
+            *from = page.next;
+            return Ok(page.messages);
+        }
+        Err(ReadError::Trimmed { first }) => *from = first,
+        Err(error @ ReadError::Broken { at, .. }) => {
+            send(out, Line::Damage(error.to_string())).await?;
+            *from = at.max(*from).next();
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// What the log tells of itself, in the order in which people want to read it.

@@ -77,6 +77,9 @@ impl Router for Clumsy {
 
     fn route(&self, message: &Message) -> Result<Vec<Publication>, RouteError> {
         assert_ne!(message.payload(), "panic");
+        if message.topic().as_str() == "in/slow" {
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        }
         if message.payload() == "fail" {
             return Err(RouteError::Unsigned);
         }
@@ -107,6 +110,25 @@ async fn what_was_acknowledged_is_routed_and_delivered_before_the_server_stops()
     }
     server.stop.cancel();
     for number in 0..100 {
+        assert_eq!(out.next().await, number.to_string());
+    }
+    assert_eq!(out.close_code().await, 1001);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_that_is_still_reading_the_log_is_waited_for() {
+    let server = with(Clumsy).await;
+    let mut out = server.subscribe("/sub/out").await;
+    // More than its queue holds, and then few among many: it looks for them page by page.
+    let (queued, others) = (2_000, 5_000);
+    for number in 0..=queued + others {
+        let is_its_own = number < queued || number == queued + others;
+        let topic = Topic::parse(if is_its_own { "in/slow" } else { "elsewhere" }).unwrap();
+        let publication = Publication::new(topic, number.to_string());
+        server.broker.publish(publication).await.unwrap();
+    }
+    server.stop.cancel();
+    for number in (0..queued).chain([queued + others]) {
         assert_eq!(out.next().await, number.to_string());
     }
     assert_eq!(out.close_code().await, 1001);

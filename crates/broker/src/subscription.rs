@@ -47,12 +47,6 @@ impl Subscription {
         }
     }
 
-    /// What is subscribed to.
-    #[must_use]
-    pub fn filter(&self) -> &Filter {
-        &self.filter
-    }
-
     /// The oldest message that this subscription may still get, or the end.
     #[must_use]
     pub fn next_offset(&self) -> Offset {
