@@ -36,8 +36,10 @@ pub(crate) struct Writer {
 pub(crate) struct End {
     pub(crate) segment: Arc<Segment>,
     pub(crate) file: Arc<dyn File>,
-    /// Where the file ends, as far as that is durable.
+    /// Where the records end, as far as they are durable.
     pub(crate) at: u64,
+    /// Where the zeros end that have been written behind them.
+    pub(crate) room: u64,
     /// The last offset of the lane.
     pub(crate) last: Offset,
 }
@@ -117,6 +119,7 @@ impl Writer {
             }
         }
         self.write_records(pending, now)
+            .and_then(|()| self.make_room(sizes))
             .and_then(|()| self.sync(counts))
             .map_err(|error| match error {
                 // A sync that failed is not to be trusted, whatever it says.
@@ -162,6 +165,28 @@ impl Writer {
             }
             parts.push(IoSlice::new(&bytes[copied..]));
             disk::write_all(&*end.file, &mut parts, end.at).map_err(Failure::Write)?;
+        }
+        Ok(())
+    }
+
+    /// Writes zeros behind the records where the file is about to grow: a file system syncs
+    /// what goes where something has been before far more quickly, for it has nothing of its own
+    /// to write.
+    fn make_room(&mut self, sizes: [usize; 2]) -> Result<(), Failure> {
+        let segment = self.store.options.segment_bytes();
+        for (end, size) in self.ends.iter_mut().zip(sizes) {
+            let at = end.at + size as u64;
+            let room = segment.min(at + (segment / 16).min(ROOM));
+            if size == 0 || at <= end.room || at >= room {
+                continue;
+            }
+            let zeros = vec![0; (room - at) as usize];
+            match disk::write_all(&*end.file, &mut [IoSlice::new(&zeros)], at) {
+                Ok(()) => end.room = room,
+                // The records have their place, that is enough.
+                Err(error) if disk::is_full(&error) => {}
+                Err(error) => return Err(Failure::Write(error)),
+            }
         }
         Ok(())
     }
@@ -234,7 +259,13 @@ impl Writer {
 
     /// Begins the next segment of a lane. Everything of it is durable before it is used.
     fn roll(&mut self, space: Space, now: u64) -> Result<(), Failure> {
-        let number = self.ends[space as usize].segment.place().number + 1;
+        let end = &mut self.ends[space as usize];
+        if end.room > end.at {
+            end.file.truncate(end.at).map_err(Failure::Write)?;
+            end.file.sync().map_err(Failure::Sync)?;
+            end.room = end.at;
+        }
+        let number = end.segment.place().number + 1;
         let header = Header {
             place: Place { space, number },
             after_repair: false,
@@ -256,6 +287,7 @@ impl Writer {
         let closed = std::mem::replace(&mut end.segment, segment);
         end.file = file;
         end.at = HEADER as u64;
+        end.room = end.at;
         // Waits if sealing is behind, or memory would fill up with indexes. The other side is
         // gone only once this thread is.
         let _ = self.closed.send(Some(closed));
@@ -274,12 +306,14 @@ impl Writer {
     }
 
     /// Takes back what was written of a batch for which there was no room.
-    fn cut_back(&self, error: &io::Error, counts: [usize; 2]) -> AppendError {
+    fn cut_back(&mut self, error: &io::Error, counts: [usize; 2]) -> AppendError {
         tracing::warn!("no room for a batch: {error}");
-        for (end, count) in self.ends.iter().zip(counts) {
-            if count == 0 {
+        for at in 0..counts.len() {
+            if counts[at] == 0 {
                 continue;
             }
+            let end = &mut self.ends[at];
+            end.room = end.at;
             // Synced, or after a crash these messages might be there all the same, though their
             // publishers were told otherwise.
             if let Err(error) = end.file.truncate(end.at).and_then(|()| end.file.sync()) {
@@ -350,6 +384,9 @@ const MAX_RECORDS: usize = 262_144;
 
 /// More than there are in any batch.
 const MAX_BATCH: u64 = 1 << 16;
+
+/// How far ahead of its records a file has been written, at most.
+const ROOM: u64 = 256 << 10;
 
 /// Bodies from this size on are written from where they are.
 const BY_REFERENCE: usize = 8 << 10;

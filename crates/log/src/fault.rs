@@ -201,7 +201,8 @@ impl State {
         if let Some((at, planned)) = self.plan
             && self.calls >= at
             // A disk that is full is noticed by those who need room.
-            && (takes_room || !matches!(planned, Fault::Full | Fault::StaysFull | Fault::Short))
+            // Cutting a file is tried again by the standard library after a signal.
+            && (takes_room || matches!(planned, Fault::Crash | Fault::Io))
         {
             self.plan = None;
             fault = Some(planned);

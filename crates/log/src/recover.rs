@@ -226,8 +226,12 @@ fn closed(
         Ok(summary) if summary.extent.end == length => Indexed::Sealed(summary),
         _ => {
             let scan = Scan::new(&*file, &header, seed, meta).map_err(OpenError::io(&name))?;
+            let end = scan.index.extent.end;
             if let Some(damage) = scan.damage {
-                return Err(OpenError::corrupt(name, scan.index.extent.end, damage));
+                return Err(OpenError::corrupt(name, end, damage));
+            }
+            if end < length {
+                file.truncate(end).map_err(OpenError::io(&name))?;
             }
             sealed(disk, meta, place, scan.index)
         }
@@ -322,11 +326,13 @@ impl Tip {
     fn cut(&mut self, meta: &Meta, missing: Offset) -> io::Result<()> {
         let index = &self.scan.index;
         let end = index.position(index.number(missing));
-        if end < self.scan.length {
+        if self.scan.damage.is_some() || end < index.extent.end {
             let name = self.header.place.log_name();
             tracing::info!(
                 "{name}: cut at byte {end}, where a batch ends that was never acknowledged"
             );
+        }
+        if end < self.scan.length {
             self.file.truncate(end)?;
         }
         self.file.sync()?;
@@ -344,6 +350,7 @@ impl Tip {
             segment: Arc::new(segment),
             file: self.file,
             at,
+            room: at,
             last,
         }
     }

@@ -14,7 +14,8 @@ use crate::segment::{HEADER, Header, hash_delivery};
 pub(crate) struct Scan {
     /// The records up to the first that is damaged.
     pub(crate) index: Growing,
-    /// What is wrong there, if that is not simply the end of the file.
+    /// What is wrong there, if that is not simply the end: of the file, or before zeros that
+    /// reach to it.
     pub(crate) damage: Option<Damage>,
     /// How far each lane was durable, as far as any record says, damaged ones and those behind
     /// them included.
@@ -70,6 +71,11 @@ impl Scan {
             }
         }
         let mut at = scan.index.extent.end;
+        if window.is_zero_from(at)? {
+            // Written in advance, to be written over.
+            scan.damage = None;
+            return Ok(scan);
+        }
         while let Some((found, head)) = next_head(&mut window, at, seed)? {
             scan.learn(&head);
             at = found + 1;
@@ -154,6 +160,18 @@ impl<'a> Window<'a> {
             bytes: Vec::new(),
             start: 0,
         })
+    }
+
+    /// Whether there is nothing but zeros from `at` on.
+    fn is_zero_from(&mut self, mut at: u64) -> io::Result<bool> {
+        while at < self.length {
+            let bytes = self.get(at, CHUNK)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(true)
     }
 
     /// The bytes at `at`, as many as were asked for or as there are.
