@@ -308,17 +308,17 @@ impl Writer {
     /// Takes back what was written of a batch for which there was no room.
     fn cut_back(&mut self, error: &io::Error, counts: [usize; 2]) -> AppendError {
         tracing::warn!("no room for a batch: {error}");
-        for at in 0..counts.len() {
-            if counts[at] == 0 {
-                continue;
-            }
-            let end = &mut self.ends[at];
+        let written = self.ends.iter_mut().zip(counts);
+        let mut written = written.filter(|(_, count)| *count > 0);
+        let cut = written.try_for_each(|(end, _)| {
             end.room = end.at;
-            // Synced, or after a crash these messages might be there all the same, though their
+            end.file.truncate(end.at)?;
+            // Or after a crash these messages might be there all the same, though their
             // publishers were told otherwise.
-            if let Err(error) = end.file.truncate(end.at).and_then(|()| end.file.sync()) {
-                return self.fail(&error);
-            }
+            end.file.sync()
+        });
+        if let Err(error) = cut {
+            return self.fail(&error);
         }
         self.store.was_full();
         AppendError::Full

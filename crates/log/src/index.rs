@@ -4,6 +4,7 @@
 //! offset and topic, so a wrong index can never give a wrong message.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::ops::Bound;
 
 use hookbot_protocol::{Filter, Offset};
@@ -12,78 +13,76 @@ use crate::segment::{Extent, HEADER};
 
 /// The records of one segment, numbered from 0.
 pub(crate) trait Index {
-    fn extent(&self) -> &Extent;
-    fn offset(&self, number: u32) -> Offset;
+    fn count(&self) -> u32;
+    fn offset(&self, number: u32) -> io::Result<Offset>;
     /// Where a record begins in the file. That of the count is the end of the last one.
-    fn position(&self, number: u32) -> u64;
-    /// The records of each topic that the filter matches, each list in order.
-    fn postings(&self, filter: &Filter) -> Vec<&[u32]>;
+    fn position(&self, number: u32) -> io::Result<u64>;
+    /// The records from `start` on that the filter matches, or more than `most` of the first of
+    /// each topic; in no order. Nothing where it is cheaper to look at everything.
+    fn matching(&self, filter: &Filter, start: u32, most: usize) -> io::Result<Option<Vec<u32>>>;
     /// The newest record with this hash of a delivery.
-    fn delivery(&self, hash: u64) -> Option<u32>;
+    fn delivery(&self, hash: u64) -> io::Result<Option<u32>>;
 
-    fn located(&self, number: u32) -> Located {
-        Located {
-            offset: self.offset(number),
-            at: self.position(number),
-            end: self.position(number + 1),
-        }
+    fn located(&self, number: u32) -> io::Result<Located> {
+        Ok(Located {
+            offset: self.offset(number)?,
+            at: self.position(number)?,
+            end: self.position(number + 1)?,
+        })
     }
 
     /// The first record whose offset is `from` or more.
-    fn number(&self, from: Offset) -> u32 {
-        let (mut low, mut high) = (0, self.extent().count);
+    fn number(&self, from: Offset) -> io::Result<u32> {
+        let (mut low, mut high) = (0, self.count());
         while low < high {
             let middle = low.midpoint(high);
-            if self.offset(middle) < from {
+            if self.offset(middle)? < from {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        low
+        Ok(low)
     }
 
     /// At most `most` records from `from` on that `filter` may match.
-    fn find(&self, filter: &Filter, from: Offset, most: usize) -> Found {
-        let count = self.extent().count;
-        let start = self.number(from);
-        let all = || {
-            let end = count.min(start.saturating_add(SCAN));
-            Found {
-                records: (start..end).map(|number| self.located(number)).collect(),
-                covered: (end < count).then(|| self.offset(end)),
-            }
+    fn find(&self, filter: &Filter, from: Offset, most: usize) -> io::Result<Found> {
+        let start = self.number(from)?;
+        let matching = if is_root(filter) {
+            None
+        } else {
+            self.matching(filter, start, most)?
         };
-        if is_root(filter) {
-            return all();
-        }
-        let mut postings = self.postings(filter);
-        for posting in &mut postings {
-            *posting = &posting[posting.partition_point(|number| *number < start)..];
-        }
-        let total: usize = postings.iter().map(|posting| posting.len()).sum();
-        // Beyond some density it is cheaper to look at everything.
-        if postings.len() > 1 && total >= (count - start) as usize / 4 {
-            return all();
-        }
-        let mut numbers: Vec<u32> = Vec::new();
-        for posting in postings {
-            numbers.extend(posting.iter().take(most + 1));
-        }
-        let covered = (numbers.len() > most).then(|| {
+        let Some(mut numbers) = matching else {
+            return self.all(start);
+        };
+        let mut covered = None;
+        if numbers.len() > most {
             let (_, first_left_out, _) = numbers.select_nth_unstable(most);
-            let covered = self.offset(*first_left_out);
+            covered = Some(self.offset(*first_left_out)?);
             numbers.truncate(most);
-            covered
-        });
-        numbers.sort_unstable();
-        Found {
-            records: numbers
-                .into_iter()
-                .map(|number| self.located(number))
-                .collect(),
-            covered,
         }
+        numbers.sort_unstable();
+        let records = numbers.into_iter().map(|number| self.located(number));
+        Ok(Found {
+            records: records.collect::<io::Result<_>>()?,
+            covered,
+        })
+    }
+
+    /// Some records from `start` on.
+    fn all(&self, start: u32) -> io::Result<Found> {
+        let end = self.count().min(start.saturating_add(SCAN));
+        let records = (start..end).map(|number| self.located(number));
+        let is_end = end == self.count();
+        Ok(Found {
+            records: records.collect::<io::Result<_>>()?,
+            covered: if is_end {
+                None
+            } else {
+                Some(self.offset(end)?)
+            },
+        })
     }
 }
 
@@ -171,42 +170,60 @@ impl Growing {
             ..self.extent
         };
     }
-}
 
-impl Index for Growing {
-    fn extent(&self) -> &Extent {
-        &self.extent
-    }
-
-    fn offset(&self, number: u32) -> Offset {
+    pub(crate) fn offset(&self, number: u32) -> Offset {
         Offset(self.base.0 + u64::from(self.offsets[number as usize]))
     }
 
-    fn position(&self, number: u32) -> u64 {
+    pub(crate) fn position(&self, number: u32) -> u64 {
         let position = self.positions.get(number as usize);
         position.map_or(self.extent.end, |position| u64::from(*position))
     }
 
-    fn postings(&self, filter: &Filter) -> Vec<&[u32]> {
-        let text = filter.as_str();
-        if let Filter::Topic(_) = filter {
-            return self
-                .topics
-                .get(text)
-                .map(|numbers| &**numbers)
-                .into_iter()
-                .collect();
-        }
-        let below = (Bound::Included(text), Bound::Unbounded);
-        let below = self.topics.range::<str, _>(below);
-        below
-            .take_while(|(topic, _)| topic.starts_with(text))
-            .map(|(_, numbers)| &**numbers)
-            .collect()
+    /// The first record whose offset is `from` or more.
+    pub(crate) fn number(&self, from: Offset) -> u32 {
+        let before = |offset: &u32| self.base.0 + u64::from(*offset) < from.0;
+        self.offsets.partition_point(before) as u32
+    }
+}
+
+impl Index for Growing {
+    fn count(&self) -> u32 {
+        self.extent.count
     }
 
-    fn delivery(&self, hash: u64) -> Option<u32> {
-        self.deliveries.get(&hash).copied()
+    fn offset(&self, number: u32) -> io::Result<Offset> {
+        Ok(self.offset(number))
+    }
+
+    fn position(&self, number: u32) -> io::Result<u64> {
+        Ok(self.position(number))
+    }
+
+    fn matching(&self, filter: &Filter, start: u32, most: usize) -> io::Result<Option<Vec<u32>>> {
+        let text = filter.as_str();
+        let mut postings: Vec<&[u32]> = Vec::new();
+        if let Filter::Topic(_) = filter {
+            postings.extend(self.topics.get(text).map(|numbers| &**numbers));
+        } else {
+            let below = (Bound::Included(text), Bound::Unbounded);
+            let below = self.topics.range::<str, _>(below);
+            let below = below.take_while(|(topic, _)| topic.starts_with(text));
+            postings.extend(below.map(|(_, numbers)| &**numbers));
+        }
+        for posting in &mut postings {
+            *posting = &posting[posting.partition_point(|number| *number < start)..];
+        }
+        let total: usize = postings.iter().map(|posting| posting.len()).sum();
+        if postings.len() > 1 && total >= (self.count() - start) as usize / DENSE {
+            return Ok(None);
+        }
+        let first = |posting: &[u32]| posting[..posting.len().min(most + 1)].to_vec();
+        Ok(Some(postings.into_iter().flat_map(first).collect()))
+    }
+
+    fn delivery(&self, hash: u64) -> io::Result<Option<u32>> {
+        Ok(self.deliveries.get(&hash).copied())
     }
 }
 
@@ -214,6 +231,9 @@ impl Index for Growing {
 pub(crate) fn is_root(filter: &Filter) -> bool {
     matches!(filter, Filter::Prefix(_)) && matches!(filter.as_str(), "" | "/unsafe/")
 }
+
+/// A prefix that matches one record in so many is not worth being looked up.
+pub(crate) const DENSE: usize = 4;
 
 /// How many records are proposed at once where all are.
 const SCAN: u32 = 1_024;

@@ -9,6 +9,7 @@
 //! tail's order is the order of the offsets.
 
 mod batch;
+mod blocks;
 mod bloom;
 mod commit;
 mod disk;

@@ -155,38 +155,47 @@ impl Store {
         let time = record::micros(time);
         let mut first = upto;
         for lane in &self.lanes {
-            'lane: for segment in lane.segments().iter() {
-                let extent = segment.extent();
-                if extent.count == 0 || extent.max_time < time {
-                    continue;
-                }
-                if extent.min_time >= time {
-                    first = first.min(extent.first);
+            for segment in lane.segments().iter() {
+                if let Some(found) = self.seek_segment(segment, time)? {
+                    first = first.min(found);
                     break;
-                }
-                let file = match self.disk.open(&segment.place().log_name()) {
-                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                    file => file.map_err(|error| broken(extent.first, &error))?,
-                };
-                // Times need not be in order, for clocks are set back.
-                let mut window =
-                    Window::new(&*file).map_err(|error| broken(extent.first, &error))?;
-                for number in 0..extent.count {
-                    let located = self.look_up(segment, |index| index.located(number));
-                    let located = located.map_err(|error| broken(extent.first, &error))?;
-                    let head = window
-                        .get(located.at, record::HEAD)
-                        .map_err(|error| broken(located.offset, &error))?;
-                    let head = record::decode_head(head, segment.seed)
-                        .map_err(|error| broken(located.offset, &io::Error::other(error)))?;
-                    if head.stamp.time >= time {
-                        first = first.min(located.offset);
-                        break 'lane;
-                    }
                 }
             }
         }
         Ok(first)
+    }
+
+    fn seek_segment(&self, segment: &Segment, time: u64) -> Result<Option<Offset>, ReadError> {
+        let extent = segment.extent();
+        if extent.count == 0 || extent.max_time < time {
+            return Ok(None);
+        }
+        if extent.min_time >= time {
+            return Ok(Some(extent.first));
+        }
+        let broken = |at: Offset| move |error: io::Error| broken(at, &error);
+        let file = match self.disk.open(&segment.place().log_name()) {
+            // Trimmed since the list was taken.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(broken(extent.first))?,
+        };
+        // Times need not be in order, for clocks are set back.
+        let mut window = Window::new(&*file).map_err(broken(extent.first))?;
+        let mut number = 0;
+        while number < extent.count {
+            let found = self.look_up(segment, |index| index.all(number));
+            let found = found.map_err(broken(extent.first))?;
+            for located in &found.records {
+                let head = window.get(located.at, record::HEAD);
+                let head = head.map_err(broken(located.offset))?;
+                let head = record::decode_head(head, segment.seed).map_err(io::Error::other);
+                if head.map_err(broken(located.offset))?.stamp.time >= time {
+                    return Ok(Some(located.offset));
+                }
+            }
+            number += found.records.len() as u32;
+        }
+        Ok(None)
     }
 
     /// The message in one segment that `publication` repeats, if there is one that is not older
@@ -220,7 +229,7 @@ impl Store {
         }
         let located = self.look_up(segment, |index| {
             let number = index.delivery(hash)?;
-            Some(index.located(number))
+            number.map(|number| index.located(number)).transpose()
         })?;
         let Some(located) = located else {
             return Ok(None);

@@ -18,7 +18,7 @@ use hookbot_protocol::Offset;
 use crate::commit::{End, begin};
 use crate::disk::{Disk, File, UNFINISHED, replace};
 use crate::error::OpenError;
-use crate::index::{Growing, Index};
+use crate::index::Growing;
 use crate::meta::{self, Meta};
 use crate::record::micros;
 use crate::scan::{Scan, read_header};

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hookbot_protocol::Offset;
 
-use crate::index::Index;
 use crate::lane::Lane;
 use crate::queue::Queue;
 use crate::record::micros;
@@ -100,8 +99,8 @@ impl Keeper {
         for lane in &self.store.lanes {
             if let Some(segment) = lane.segments().last()
                 && let Indexed::Growing(index) = &*segment.index()
-                && index.extent().count > 0
-                && u128::from(now.saturating_sub(index.extent().first_time)) > age
+                && index.extent.count > 0
+                && u128::from(now.saturating_sub(index.extent.first_time)) > age
             {
                 self.queue.close(lane.space);
             }

@@ -187,7 +187,7 @@ impl Segment {
     pub(crate) fn bytes(&self) -> u64 {
         match &*self.index() {
             Indexed::Growing(index) => index.extent.end,
-            Indexed::Sealed(summary) => summary.extent.end + summary.sidecar_bytes,
+            Indexed::Sealed(summary) => summary.extent.end + summary.sidecar_bytes(),
         }
     }
 }

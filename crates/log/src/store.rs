@@ -1,6 +1,6 @@
 //! What the threads of one open log share.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,8 +15,9 @@ use crate::lane::Lane;
 use crate::meta::Meta;
 use crate::newest::Newest;
 use crate::options::Options;
+use crate::record::Damage;
 use crate::scan::Scan;
-use crate::segment::{Indexed, Place, Segment};
+use crate::segment::{Indexed, Segment};
 use crate::sidecar::{self, Frozen};
 use crate::stats::Counters;
 
@@ -29,7 +30,6 @@ pub(crate) struct Store {
     /// Messages came, for the tail.
     pub(crate) appended: Notify,
     pub(crate) counters: Counters,
-    sidecars: Mutex<Vec<(Place, Arc<Frozen>)>>,
     failed: AtomicBool,
     opened: Instant,
     /// When there was no room last, in milliseconds after `opened`, or 0.
@@ -52,7 +52,6 @@ impl Store {
             lanes,
             appended: Notify::new(),
             counters: Counters::default(),
-            sidecars: Mutex::default(),
             failed: AtomicBool::new(false),
             opened: Instant::now(),
             full: AtomicU64::new(0),
@@ -118,53 +117,43 @@ impl Store {
     pub(crate) fn look_up<T>(
         &self,
         segment: &Segment,
-        look_up: impl FnOnce(&dyn Index) -> T,
+        look_up: impl Fn(&dyn Index) -> io::Result<T>,
     ) -> io::Result<T> {
-        if let Indexed::Growing(index) = &*segment.index() {
-            return Ok(look_up(index));
-        }
-        Ok(look_up(&*self.frozen(segment)?))
-    }
-
-    fn frozen(&self, segment: &Segment) -> io::Result<Arc<Frozen>> {
-        let place = segment.place();
-        let mut sidecars = self.sidecars.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = sidecars.iter().position(|(own, _)| *own == place) {
-            // The one used last is at the end.
-            sidecars[at..].rotate_left(1);
-            return Ok(sidecars[sidecars.len() - 1].1.clone());
-        }
-        drop(sidecars);
-
-        let frozen = match sidecar::read(&*self.disk, place, segment.seed) {
-            Ok(frozen) => frozen,
-            Err(error) => self.rebuild(segment, &error)?,
+        // A sealed segment's index is never changed, so nobody waits for this lock.
+        let error = match &*segment.index() {
+            Indexed::Growing(index) => return look_up(index),
+            Indexed::Sealed(summary) => {
+                let frozen = Frozen::open(&*self.disk, segment.place(), segment.seed, summary);
+                match frozen.and_then(|frozen| look_up(&frozen)) {
+                    Err(error) => error,
+                    found => return found,
+                }
+            }
         };
-        let frozen = Arc::new(frozen);
-        let mut sidecars = self.sidecars.lock().unwrap_or_else(PoisonError::into_inner);
-        sidecars.push((place, frozen.clone()));
-        let mut size: usize = sidecars.iter().map(|(_, frozen)| frozen.size()).sum();
-        while size > CACHE_BYTES && sidecars.len() > 1 {
-            size -= sidecars.remove(0).1.size();
-        }
-        Ok(frozen)
+        look_up(&self.rebuild(segment, &error)?)
     }
 
-    /// Makes an index again whose sidecar has been lost while the log was open. The next start
-    /// writes the file.
-    fn rebuild(&self, segment: &Segment, error: &io::Error) -> io::Result<Frozen> {
-        let file = self.disk.open(&segment.place().log_name())?;
-        let name = segment.place().index_name();
-        tracing::warn!("cannot use {name}, so its segment is read instead: {error}");
+    /// Makes an index again whose sidecar has been lost while the log was open.
+    fn rebuild(&self, segment: &Segment, error: &io::Error) -> io::Result<Growing> {
+        let place = segment.place();
+        let file = self.disk.open(&place.log_name())?;
+        let name = place.index_name();
+        tracing::warn!("cannot use {name}, so it is made again from its segment: {error}");
         let scan = Scan::new(&*file, &segment.header, segment.seed, &self.meta)?;
-        let index: Growing = scan.index;
-        let (bytes, _) = sidecar::encode(&index, segment.seed, &self.meta);
-        sidecar::decode(&bytes, segment.seed).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        // Part of an index would hide messages.
+        if let Some(damage) = scan.damage {
+            return Err(io::Error::new(ErrorKind::InvalidData, damage));
+        }
+        if scan.index.extent != segment.extent() {
+            return Err(io::Error::new(ErrorKind::InvalidData, Damage::Other));
+        }
+        let (bytes, _) = sidecar::encode(&scan.index, segment.seed, &self.meta);
+        if let Err(error) = replace(&*self.disk, &name, &bytes) {
+            tracing::warn!("cannot write {name}: {error}");
+        }
+        Ok(scan.index)
     }
 }
 
 /// For how long a log that had no room is said not to be writable.
 const FULL_FOR: Duration = Duration::from_secs(5);
-
-/// How much memory sidecars may take that were used lately.
-const CACHE_BYTES: usize = 16 << 20;

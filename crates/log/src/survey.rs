@@ -1,6 +1,6 @@
 //! Reading all of a log to see what is damaged.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use hookbot_protocol::Offset;
@@ -12,7 +12,7 @@ use crate::meta::{self, Meta};
 use crate::recover::list;
 use crate::scan::{Scan, read_header};
 use crate::segment::{HEADER, Header, Place, Space};
-use crate::sidecar;
+use crate::sidecar::{self, Frozen};
 
 /// Reads all of a log that no process has open, and says what of it is damaged. Mends
 /// nothing.
@@ -30,8 +30,8 @@ pub fn verify(folder: &Path) -> Result<Vec<Located>, OpenError> {
     let mut damage = survey.damage;
     for segment in survey.lanes.iter().flatten() {
         let file = segment.place.index_name();
-        match sidecar::read(&disk, segment.place, segment.place.seed(&meta)) {
-            Ok(_) => {}
+        match check_sidecar(&disk, segment.place, segment.place.seed(&meta)) {
+            Ok(()) => {}
             // The next start makes it again, as it does one that is damaged.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => damage.push(Located {
@@ -42,6 +42,11 @@ pub fn verify(folder: &Path) -> Result<Vec<Located>, OpenError> {
         }
     }
     Ok(damage)
+}
+
+fn check_sidecar(disk: &dyn Disk, place: Place, seed: u32) -> io::Result<()> {
+    let summary = sidecar::read_summary(disk, place, seed)?;
+    Frozen::open(disk, place, seed, &summary)?.check()
 }
 
 /// What is known of a log once all of it has been read.

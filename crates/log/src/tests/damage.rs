@@ -1,13 +1,16 @@
 //! Bits rot and files are cut, anywhere.
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use hookbot_protocol::{Filter, Offset};
 
-use super::{ALL, contents, effort, filter, open, publication, runtime, tiny};
+use super::{ALL, contents, effort, filter, open, publication, read, runtime, tiny};
+use crate::disk::{self, Disk};
 use crate::disk_log::load;
 use crate::fault::FaultDisk;
+use crate::segment::INDEX;
 use crate::store::Store;
 use crate::{Log, OpenError, Options, ReadError};
 
@@ -245,3 +248,24 @@ fn a_missing_segment_is_refused_and_can_be_given_up() {
 }
 
 const LAST: u64 = 14;
+
+#[test]
+fn a_segment_that_is_damaged_and_has_lost_its_index_hides_nothing() {
+    runtime().block_on(async {
+        let (files, bodies) = small_log().await;
+        let disk = FaultDisk::with_files(0, files);
+        let log = open(&disk, options()).unwrap();
+        disk.remove_ending(INDEX);
+        let (all, _) = contents(&log).await.unwrap();
+        assert_eq!(all, bodies, "the index is made again");
+
+        disk.remove_ending(INDEX);
+        let first = disk.open("safe-00000001.log").unwrap();
+        let end = first.length().unwrap();
+        disk::write_all(&*first, &mut [IoSlice::new(b"?")], end - 1).unwrap();
+        for text in ["/", "a/b"] {
+            let read = read(&log, &filter(text)).await;
+            assert!(matches!(read, Err(ReadError::Broken { .. })), "{read:?}");
+        }
+    });
+}
