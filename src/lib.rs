@@ -8,3 +8,4 @@
 pub mod cli;
 pub mod config;
 pub mod server;
+mod state_file;

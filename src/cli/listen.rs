@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::remote::{RemoteArgs, block_on};
-use super::state::StateFile;
 use super::{Failure, output};
 use crate::config::Span;
+use crate::state_file::StateFile;
 
 /// Prints messages as they come, and reconnects for ever.
 ///

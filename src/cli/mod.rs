@@ -10,7 +10,6 @@ mod publish;
 mod remote;
 mod route_github;
 mod serve;
-mod state;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -154,6 +154,7 @@ fn figures(log: &dyn Log) -> Vec<(String, u64)> {
         figures.push(("commits".to_owned(), stats.commits.batches));
         figures.push(("committed messages".to_owned(), stats.commits.messages));
         figures.push(("failed commits".to_owned(), stats.commits.failed));
+        figures.push(("failed reads".to_owned(), stats.failed_reads));
     }
     figures
 }

@@ -55,12 +55,17 @@ impl Collector for LogMetrics {
         by_topics(&mut encoder, "log_segments", "Files they are in", segments)?;
 
         let commits = stats.commits;
-        let failed = ConstCounter::new(commits.failed);
-        single(
-            &mut encoder,
+        let mut counter =
+            |name, help, value| single(&mut encoder, name, help, &ConstCounter::new(value));
+        counter(
             "log_failed_commits",
             "Batches that could not be written",
-            &failed,
+            commits.failed,
+        )?;
+        counter(
+            "log_failed_reads",
+            "Reads that met a damaged message",
+            stats.failed_reads,
         )?;
         let mut histogram = |name, help, sum, buckets: Vec<_>| {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram);

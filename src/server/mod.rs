@@ -131,7 +131,7 @@ impl Server {
     pub async fn run(self, listeners: Vec<Listener>, stop: CancellationToken) {
         let Self { state, routers } = self;
         for router in routers {
-            routing::start(&state, &router);
+            routing::start(&state, &router).await;
         }
         let background = TaskTracker::new();
         for listener in listeners {

@@ -1,12 +1,18 @@
 """The main job: what GitHub posts reaches whoever listens to a branch."""
 
+import contextlib
 import hashlib
 import hmac
+import http.client
+import itertools
 import json
+import random
+import threading
+import time
 
 import pytest
 
-from program import GITHUB_SECRET, ROOT, Hookbot, Server, curl, message, token, wscat
+from program import DEADLINE, GITHUB_SECRET, ROOT, Hookbot, Server, curl, message, token, wscat
 
 PUSH = (ROOT / "crates/routers/tests/data/push.json").read_bytes()
 SHA = json.loads(PUSH)["after"]
@@ -95,6 +101,51 @@ def test_everything_on_one_token_for_the_repository(needs_node, github):
     topic, body = message(listener).split("\0")
     assert topic == BRANCH.removeprefix("/sub/")
     assert json.loads(body) == UPDATE
+
+
+def test_what_was_acknowledged_is_routed_once_though_the_server_is_killed(tmp_path):
+    env = {"HOOKBOT_DATA_DIR": tmp_path / "data", "HOOKBOT_GITHUB_SECRET": GITHUB_SECRET}
+    numbers, acknowledged = itertools.count(1), set()
+
+    def post_until_it_is_gone(server):
+        connection = http.client.HTTPConnection(server.address, timeout=DEADLINE)
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+            while True:
+                sha = f"{next(numbers):040x}"
+                post_over(connection, sha)
+                acknowledged.add(sha)
+
+    for _ in range(8):
+        server = Server("--router", "github", **env)
+        threads = [threading.Thread(target=post_until_it_is_gone, args=[server]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(random.uniform(0.02, 0.3))
+        server.kill()
+        for thread in threads:
+            thread.join()
+
+    server = Server("--router", "github", **env)
+    listener = Hookbot("listen", "--json", "--after", "start", server.subscribing(BRANCH))
+    last = "f" * 40
+    with contextlib.closing(http.client.HTTPConnection(server.address)) as connection:
+        post_over(connection, last)
+    routed = []
+    while last not in routed:
+        routed.append(json.loads(json.loads(listener.output.next())["body"])["SHA"])
+    assert len(routed) == len(set(routed)), "something was routed twice"
+    assert acknowledged <= set(routed), "something was not routed"
+    assert len(acknowledged) > 100
+
+
+def post_over(connection, sha):
+    """Posts a push over a connection that is kept open."""
+    body = push_of(sha)
+    signature = hmac.new(GITHUB_SECRET.encode(), body, hashlib.sha256).hexdigest()
+    headers = {"X-GitHub-Event": "push", "X-Hub-Signature-256": f"sha256={signature}"}
+    connection.request("POST", "/unsafe/pub/github.com/org/acme", body, headers)
+    reply = connection.getresponse()
+    assert (reply.status, reply.read()) == (200, b"OK\n")
 
 
 def start_router(server, *arguments):

@@ -121,6 +121,7 @@ impl DiskLog {
             r#unsafe: lane(Space::Unsafe),
             commits: self.store.counters.now(),
             queued_bytes: self.queue.bytes(),
+            failed_reads: self.store.counters.failed_reads(),
         }
     }
 

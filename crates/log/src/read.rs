@@ -61,10 +61,12 @@ impl Store {
                 Err(ReadError::Broken { .. }) if !page.messages.is_empty() => return Ok(page),
                 Err(error) => {
                     // Trimmed since the list was taken.
-                    return match lane.trimmed(&lane.segments(), from) {
-                        Some(first) => Err(ReadError::Trimmed { first }),
-                        None => Err(error),
-                    };
+                    if let Some(first) = lane.trimmed(&lane.segments(), from) {
+                        return Err(ReadError::Trimmed { first });
+                    }
+                    self.counters.could_not_read();
+                    tracing::error!("{error}");
+                    return Err(error);
                 }
             }
         }
@@ -80,16 +82,14 @@ impl Store {
         room: &mut Room,
         page: &mut Page,
     ) -> Result<bool, ReadError> {
-        let broken = |at: Offset| move |error: io::Error| broken(at, &error);
+        let name = segment.place().log_name();
         let from = page.next;
         let found = self
             .look_up(segment, |index| index.find(filter, from, CANDIDATES))
-            .map_err(broken(from))?;
+            .map_err(|error| broken(from, &format!("{name}: {error}")))?;
         if !found.records.is_empty() {
-            let file = self
-                .disk
-                .open(&segment.place().log_name())
-                .map_err(broken(from))?;
+            let file = self.disk.open(&name);
+            let file = file.map_err(|error| broken(from, &format!("{name}: {error}")))?;
             let mut reader = Reader::new(&*file, &found.records);
             for record in &found.records {
                 if record.offset >= end {
@@ -97,7 +97,10 @@ impl Store {
                 }
                 let message = reader
                     .read(record, segment.seed, |topic| matches(filter, topic))
-                    .map_err(broken(record.offset))?;
+                    .map_err(|error| {
+                        let what = format!("{name}, at byte {}: {error}", record.at);
+                        broken(record.offset, &what)
+                    })?;
                 if let Some(message) = message {
                     if !room.take(&message) {
                         return Ok(false);
@@ -322,10 +325,10 @@ fn matches(filter: &Filter, topic: &str) -> bool {
     }
 }
 
-fn broken(at: Offset, error: &io::Error) -> ReadError {
+fn broken(at: Offset, what: &dyn ToString) -> ReadError {
     ReadError::Broken {
         at,
-        reason: error.to_string().into(),
+        reason: what.to_string().into(),
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Stats {
     pub commits: Commits,
     /// What waits to be written, in bytes.
     pub queued_bytes: usize,
+    /// How often somebody was not served because a record is damaged or can't be read.
+    pub failed_reads: u64,
 }
 
 /// Figures of one lane.
@@ -52,13 +54,14 @@ pub struct Commits {
     pub by_size: [u64; BUCKETS],
 }
 
-/// [`Commits`] as it is counted.
+/// What is counted while the log is open.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     batches: AtomicU64,
     messages: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
+    failed_reads: AtomicU64,
     micros: AtomicU64,
     by_time: [AtomicU64; BUCKETS],
     by_size: [AtomicU64; BUCKETS],
@@ -80,6 +83,14 @@ impl Counters {
 
     pub(crate) fn failed(&self) {
         self.failed.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn could_not_read(&self) {
+        self.failed_reads.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn failed_reads(&self) -> u64 {
+        self.failed_reads.load(Relaxed)
     }
 
     pub(crate) fn now(&self) -> Commits {

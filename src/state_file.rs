@@ -1,21 +1,23 @@
-//! A listener's place, kept in a file from one run to the next.
+//! The place of a listener or of a router, kept in a file from one run to the next.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
 /// A file with the cursor of the last message that was dealt with.
-pub(super) struct StateFile(PathBuf);
+#[derive(Debug, Clone)]
+pub(crate) struct StateFile(PathBuf);
 
 impl StateFile {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
     /// The cursor, if one was ever kept.
-    pub(super) fn load(&self) -> anyhow::Result<Option<String>> {
+    pub(crate) fn load(&self) -> anyhow::Result<Option<String>> {
         match fs::read_to_string(&self.0) {
             Ok(text) => Ok(Some(text.trim().to_owned()).filter(|cursor| !cursor.is_empty())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -24,11 +26,13 @@ impl StateFile {
     }
 
     /// Keeps a cursor, so that a crash leaves either this one or the one before.
-    pub(super) fn store(&self, cursor: &str) -> anyhow::Result<()> {
+    pub(crate) fn store(&self, cursor: &str) -> anyhow::Result<()> {
         let store = || {
             let mut name = self.0.clone().into_os_string();
             name.push(".new");
-            let mut file = File::create(&name)?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&name)?;
             file.write_all(format!("{cursor}\n").as_bytes())?;
             file.sync_all()?;
             fs::rename(&name, &self.0)?;
