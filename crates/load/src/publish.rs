@@ -1,0 +1,57 @@
+//! `publish`: publishers without subscribers.
+
+use std::sync::Arc;
+
+use crate::arguments::PublishArgs;
+use crate::clock;
+use crate::descriptors;
+use crate::failure::Failure;
+use crate::latency::Latencies;
+use crate::publisher::{Published, Publisher};
+use crate::report::Row;
+use crate::session::Session;
+
+/// One round.
+pub(crate) async fn round(args: &PublishArgs, session: &Session) -> Result<Row, Failure> {
+    let load = &args.load;
+    let count = usize::from(args.connections);
+    descriptors::need(count as u64)?;
+    let target = &session.target;
+    let plan = load.plan(session.run(), args.topics);
+    let mut publishers = Publisher::connect_all(target, plan, count).await?;
+    let waits = Arc::new(Latencies::new());
+
+    let memory = session.memory()?;
+    let usage = session.usage()?;
+    let began = clock::now();
+    let paces = load.paces(count);
+    let limit = load.duration * 2;
+    let published = Publisher::publish_all(&mut publishers, paces, limit, &waits).await?;
+    let seconds = (clock::now() - began) as f64 / 1e9;
+    let used = session.microseconds_since(usage.as_ref())?;
+
+    let acknowledged = published.acknowledged as f64;
+    let mut row = Row::new([
+        ("shape", format!("{:?}", target.shape()).to_lowercase()),
+        ("connections", count.to_string()),
+        ("topics", args.topics.to_string()),
+    ]);
+    row.settings(load.settings());
+    row.figure("acknowledged", acknowledged);
+    row.figure("acknowledged_per_s", acknowledged / seconds);
+    row.waits("publish", &waits.take());
+    row.figure("server_us_per_publish", used / acknowledged);
+    row.memory("before", memory);
+    row.memory("after", session.memory()?);
+    row.published(&published);
+    Ok(row)
+}
+
+impl Row {
+    /// Adds what was published and not acknowledged.
+    pub(crate) fn published(&mut self, published: &Published) {
+        self.refused(&published.refused);
+        self.fault("unanswered", published.unanswered);
+        self.fault("unsent", published.unsent);
+    }
+}
