@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::clock;
+use crate::pace::Pace;
+use crate::publisher::Plan;
+use crate::schedule::Schedule;
 use crate::shape::Shape;
 use crate::stamp::Stamp;
 
@@ -48,6 +52,14 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Subscribers that wait: memory a connection, then one message to all, then a burst.
     Idle(IdleArgs),
+    /// Subscribers that never read: what they cost those that do, and the server. 200 messages a
+    /// second unless --rate says more.
+    Slow(SlowArgs),
+    /// Subscribers that hang up and go on where they were. 200 messages a second unless --rate says
+    /// more.
+    Resume(ResumeArgs),
+    /// The time of a publish against the number of subscribers, and of topics.
+    Growth(GrowthArgs),
     /// No server at all: what the kernel alone takes to write one frame to each of many sockets.
     Floor(FloorArgs),
 }
@@ -58,6 +70,9 @@ impl Command {
             Self::Fanout(args) => &args.run,
             Self::Publish(args) => &args.run,
             Self::Idle(args) => &args.run,
+            Self::Slow(args) => &args.run,
+            Self::Resume(args) => &args.run,
+            Self::Growth(args) => &args.run,
             Self::Floor(args) => &args.run,
         }
     }
@@ -67,6 +82,9 @@ impl Command {
             Self::Fanout(args) => Some(&args.target),
             Self::Publish(args) => Some(&args.target),
             Self::Idle(args) => Some(&args.target),
+            Self::Slow(args) => Some(&args.target),
+            Self::Resume(args) => Some(&args.target),
+            Self::Growth(args) => Some(&args.target),
             Self::Floor(_) => None,
         }
     }
@@ -76,6 +94,9 @@ impl Command {
             Self::Fanout(_) => "fanout",
             Self::Publish(_) => "publish",
             Self::Idle(_) => "idle",
+            Self::Slow(_) => "slow",
+            Self::Resume(_) => "resume",
+            Self::Growth(_) => "growth",
             Self::Floor(_) => "floor",
         }
     }
@@ -255,6 +276,140 @@ pub(crate) struct FloorArgs {
 
     #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SlowArgs {
+    /// How many subscribers read.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: u32,
+
+    /// How many never do.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) stalled: u32,
+
+    /// How many publishers.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) publishers: u16,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// How many subscribers, spread over the topics.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: u32,
+
+    /// How often each hangs up and goes on where it was.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(..1_000_000))]
+    pub(crate) times: u32,
+
+    /// How many topics; each publisher publishes on them in turn.
+    #[arg(long, default_value_t = 1, value_parser = topics())]
+    pub(crate) topics: u32,
+
+    /// How many publishers.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) publishers: u16,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GrowthArgs {
+    /// Numbers of subscribers to one topic, a row each.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NUMBERS",
+        default_value = "1,10,100,1000,10000"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: Vec<u32>,
+
+    /// Numbers of topics, of which one is measured, a row each. Each of the others has a message,
+    /// and a subscriber while descriptors last.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NUMBERS",
+        default_value = "1,1000,100000"
+    )]
+    #[arg(value_parser = topics())]
+    pub(crate) topics: Vec<u32>,
+
+    /// How many messages may be on their way to their subscribers.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) window: u16,
+
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 1_024, value_parser = size)]
+    pub(crate) size: usize,
+
+    /// How long to publish for each row.
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// The rate of those commands that are about waits, and so have an open loop always.
+const DEFAULT_RATE: f64 = 200.0;
+
+impl LoadArgs {
+    /// The rate where there has to be one.
+    pub(crate) fn rate_or_default(&self) -> Option<f64> {
+        self.rate.or(Some(DEFAULT_RATE))
+    }
+
+    /// How so many publishers are paced.
+    pub(crate) fn paces(&self, rate: Option<f64>, publishers: usize) -> Vec<Pace> {
+        let Some(rate) = rate else {
+            return (0..publishers)
+                .map(|_| Pace::closed(self.duration))
+                .collect();
+        };
+        let schedule = Schedule::new(clock::now(), rate, self.duration);
+        let shares = schedule.start(publishers).into_iter();
+        shares
+            .map(|share| Pace::open(share, self.duration))
+            .collect()
+    }
+
+    /// The settings that a row names.
+    pub(crate) fn settings(&self, rate: Option<f64>) -> [(&'static str, String); 4] {
+        let rate = rate.map_or_else(|| "closed".to_owned(), |rate| rate.to_string());
+        [
+            ("size", self.size.to_string()),
+            ("rate", rate),
+            ("pipeline", self.pipeline.to_string()),
+            ("seconds", self.duration.as_secs_f64().to_string()),
+        ]
+    }
+
+    /// What publishers of so many topics do.
+    pub(crate) fn plan(&self, run: u16, topics: u32) -> Plan {
+        Plan {
+            run,
+            topics,
+            size: self.size,
+            depth: self.pipeline.into(),
+        }
+    }
 }
 
 fn size(text: &str) -> Result<usize, String> {

@@ -8,11 +8,13 @@ use tokio::task::JoinSet;
 
 use crate::arrivals::Arrivals;
 use crate::failure::Failure;
+use crate::guest::Guest;
 use crate::ledger::{Ledger, Tally};
-use crate::publisher::Publisher;
+use crate::publisher::{Plan, Publisher};
 use crate::seat::Seat;
-use crate::subscriber::Subscriber;
-use crate::target::{Peculiar, Target};
+use crate::target::Target;
+
+pub(crate) use crate::guest::{Habit, Interruptions};
 
 /// Subscribers, connected for as long as this exists.
 #[derive(Debug)]
@@ -37,20 +39,19 @@ pub(crate) struct Call {
     pub(crate) publishers: usize,
 }
 
-/// How often subscribers hang up and resume.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Interruptions {
-    /// How often each does.
-    pub(crate) times: u32,
-    /// How long it stays between.
-    pub(crate) every: Duration,
-}
-
 /// So many handshakes are under way at once.
 const CONNECTING: usize = 256;
 
-/// The receive buffer of those that do not read; the kernel makes it as small as it allows.
-const SMALL: usize = 2_048;
+impl Call {
+    /// For so many publishers of this plan.
+    pub(crate) fn new(plan: Plan, publishers: usize) -> Self {
+        Self {
+            run: plan.run,
+            size: plan.size,
+            publishers,
+        }
+    }
+}
 
 impl Crowd {
     /// Nobody yet.
@@ -70,62 +71,40 @@ impl Crowd {
     pub(crate) async fn join(
         &mut self,
         topics: impl IntoIterator<Item = u32>,
+        habit: Habit,
     ) -> Result<Duration, Failure> {
-        self.connect(topics, true, |subscriber, seat, arrivals| async move {
-            subscriber.read(&seat, &arrivals).await;
-        })
-        .await
-    }
-
-    /// Connects subscribers that never read.
-    pub(crate) async fn join_stalled(
-        &mut self,
-        topics: impl IntoIterator<Item = u32>,
-    ) -> Result<Duration, Failure> {
-        self.connect(topics, false, |subscriber, _, _| subscriber.stall())
-            .await
-    }
-
-    async fn connect<F>(
-        &mut self,
-        topics: impl IntoIterator<Item = u32>,
-        reads: bool,
-        serve: impl Fn(Subscriber, Arc<Seat>, Arc<Arrivals>) -> F + Copy + Send + Sync + 'static,
-    ) -> Result<Duration, Failure>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
         let began = Instant::now();
         let gate = Arc::new(Semaphore::new(CONNECTING));
         let (connected, mut outcomes) = mpsc::channel(CONNECTING);
         for topic in topics {
-            let Call { run, .. } = self.call;
-            let seat = Arc::new(Seat::new(self.ledger(topic)));
-            if reads {
-                self.seats.push(seat.clone());
-            }
-            let peculiar = Peculiar {
+            let guest = Guest {
+                target: self.target.clone(),
+                arrivals: self.arrivals.clone(),
+                seat: Arc::new(Seat::new(self.ledger(topic))),
+                run: self.call.run,
+                topic,
                 number: self.connections,
-                receive_buffer: (!reads).then_some(SMALL),
+                habit,
             };
             self.connections += 1;
+            if !matches!(habit, Habit::Stall) {
+                self.seats.push(guest.seat.clone());
+            }
             let (gate, connected) = (gate.clone(), connected.clone());
-            let (target, arrivals) = (self.target.clone(), self.arrivals.clone());
             self.tasks.spawn(async move {
                 // It is never closed.
                 let turn = gate.acquire_owned().await;
-                let connecting = Subscriber::connect(&target, run, topic, None, peculiar);
                 // In a box of its own, so that an idle task is not as large as a handshake.
-                let (outcome, subscriber) = match Box::pin(connecting).await {
+                let (outcome, subscriber) = match Box::pin(guest.connect()).await {
                     Ok(subscriber) => (Ok(()), Some(subscriber)),
                     Err(failure) => (Err(failure), None),
                 };
-                drop((turn, target));
+                drop(turn);
                 // Nobody waits for the others once one has failed.
                 let _ = connected.send(outcome).await;
                 drop(connected);
                 if let Some(subscriber) = subscriber {
-                    serve(subscriber, seat, arrivals).await;
+                    guest.stay(subscriber).await;
                 }
             });
         }
@@ -168,7 +147,17 @@ impl Crowd {
         all
     }
 
-    /// How many connections the server ended.
+    /// How often subscribers were told that messages are missing.
+    pub(crate) fn gaps(&self) -> u64 {
+        self.seats.iter().map(|seat| seat.account().gaps).sum()
+    }
+
+    /// How often subscribers hung up and went on where they were.
+    pub(crate) fn resumed(&self) -> u64 {
+        self.seats.iter().map(|seat| seat.account().resumed).sum()
+    }
+
+    /// How many connections the server ended, or did not let resume.
     pub(crate) fn cut_off(&self) -> u64 {
         self.seats.iter().map(|seat| seat.account().cut_off).sum()
     }

@@ -1,15 +1,13 @@
 //! `idle`: what subscribers take that only wait, and what is left of a burst.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::arguments::IdleArgs;
-use crate::clock;
-use crate::crowd::{Call, Crowd};
+use crate::crowd::{Call, Crowd, Habit};
 use crate::descriptors;
 use crate::failure::Failure;
-use crate::latency::Latencies;
 use crate::pace::Pace;
+use crate::phase::Phase;
 use crate::process::Memory;
 use crate::publisher::{Plan, Publisher};
 use crate::report::Row;
@@ -29,49 +27,28 @@ pub(crate) async fn round(args: &IdleArgs, session: &Session) -> Result<Row, Fai
         size: args.size,
         depth: 1,
     };
-    let call = Call {
-        run: plan.run,
-        size: plan.size,
-        publishers: 1,
-    };
-    let mut crowd = Crowd::new(target, call);
+    let mut crowd = Crowd::new(target, Call::new(plan, 1));
     // What is there once for all is there before anything is measured.
     let mut publishers = Publisher::connect_all(target, plan, 1).await?;
-    crowd.join([0]).await?;
+    crowd.join([0], Habit::Read).await?;
     let before = session.memory()?;
     let usage = session.usage()?;
-    let connecting = crowd
-        .join(std::iter::repeat_n(0, subscribers as usize - 1))
-        .await?;
+    let others = std::iter::repeat_n(0, subscribers as usize - 1);
+    let connecting = crowd.join(others, Habit::Read).await?;
     let connect_us = session.microseconds_since(usage.as_ref())?;
     let idle = session.memory()?;
 
-    let waits = Arc::new(Latencies::new());
-    let mut refused = Vec::new();
-    let mut spans = Vec::new();
-    for messages in [1, args.burst] {
-        let usage = session.usage()?;
-        let began = clock::now();
-        let pace = [Pace::Burst {
-            left: messages.into(),
-        }];
-        refused.push(Publisher::publish_all(&mut publishers, pace, LIMIT, &waits).await?);
-        let expected = crowd.expected(&publishers);
-        crowd.arrivals.reach(expected, args.run.patience).await;
-        let used = session.microseconds_since(usage.as_ref())?;
-        let seconds = crowd.arrivals.last().saturating_sub(began) as f64 / 1e9;
-        spans.push((
-            seconds,
-            used,
-            session.memory()?,
-            crowd.arrivals.waits.take(),
-        ));
-    }
-    crowd.arrivals.quiet().await;
+    let patience = args.run.patience;
+    let one = [Pace::Burst { left: 1 }];
+    let broadcast = Phase::run(session, &crowd, &mut publishers, one, LIMIT, patience).await?;
+    let used = session.memory()?;
+    let left = args.burst.into();
+    let many = [Pace::Burst { left }];
+    let burst = Phase::run(session, &crowd, &mut publishers, many, LIMIT, patience).await?;
+    let full = session.memory()?;
     tokio::time::sleep(args.settle).await;
     let settled = session.memory()?;
 
-    let tally = crowd.settle(&publishers);
     let count = f64::from(subscribers);
     let each = |memory: Option<Memory>, bytes: fn(Memory) -> u64| {
         let more = memory
@@ -80,7 +57,7 @@ pub(crate) async fn round(args: &IdleArgs, session: &Session) -> Result<Row, Fai
         more.map_or(f64::NAN, |more| more / (count - 1.0).max(1.0))
     };
     let mut row = Row::new([
-        ("shape", format!("{:?}", target.shape()).to_lowercase()),
+        ("shape", target.shape().to_string()),
         ("subscribers", subscribers.to_string()),
         ("size", args.size.to_string()),
         ("burst", args.burst.to_string()),
@@ -89,8 +66,8 @@ pub(crate) async fn round(args: &IdleArgs, session: &Session) -> Result<Row, Fai
     row.figure("server_us_per_connect", connect_us / (count - 1.0));
     for (when, memory) in [
         ("idle", idle),
-        ("broadcast", spans[0].2),
-        ("burst", spans[1].2),
+        ("broadcast", used),
+        ("burst", full),
         ("settled", settled),
     ] {
         row.figure(
@@ -102,20 +79,24 @@ pub(crate) async fn round(args: &IdleArgs, session: &Session) -> Result<Row, Fai
             each(memory, |own| own.anonymous),
         );
     }
-    row.figure("broadcast_ms", spans[0].0 * 1e3);
-    row.figure("broadcast_server_us_per_delivery", spans[0].1 / count);
-    row.waits("broadcast_e2e", &spans[0].3);
-    let burst = count * f64::from(args.burst);
-    row.figure("burst_deliveries_per_s", burst / spans[1].0);
-    row.figure("burst_server_us_per_delivery", spans[1].1 / burst);
-    row.waits("burst_e2e", &spans[1].3);
+    row.figure("broadcast_ms", broadcast.delivering * 1e3);
+    row.figure(
+        "broadcast_server_us_per_delivery",
+        broadcast.us_per_delivery(),
+    );
+    row.waits("broadcast_e2e", &broadcast.e2e);
+    row.figure(
+        "burst_deliveries_per_s",
+        burst.received as f64 / burst.delivering,
+    );
+    row.figure("burst_server_us_per_delivery", burst.us_per_delivery());
+    row.waits("burst_e2e", &burst.e2e);
     row.memory("before", before);
     row.memory("after", settled);
-    let refusals = refused
-        .iter()
-        .map(|published| published.refused.values().sum::<u64>());
-    row.fault("refused", refusals.sum());
-    row.tally(&tally);
+    let mut published = broadcast.published;
+    published.add(&burst.published);
+    row.published(&published);
+    row.tally(&crowd.settle(&publishers));
     row.fault("cut_off", crowd.cut_off());
     Ok(row)
 }

@@ -18,19 +18,24 @@ mod failure;
 mod fanout;
 mod floor;
 mod frames;
+mod growth;
+mod guest;
 mod idle;
 mod latency;
 mod ledger;
 mod pace;
+mod phase;
 mod process;
 mod publish;
 mod publisher;
 mod report;
 mod response;
+mod resume;
 mod schedule;
 mod seat;
 mod session;
 mod shape;
+mod slow;
 mod spawned;
 mod stamp;
 mod stream;
@@ -66,6 +71,9 @@ pub async fn run(cli: &Cli) -> Result<Report, Failure> {
             (Command::Fanout(args), Some(session)) => vec![fanout::round(args, session).await?],
             (Command::Publish(args), Some(session)) => vec![publish::round(args, session).await?],
             (Command::Idle(args), Some(session)) => vec![idle::round(args, session).await?],
+            (Command::Slow(args), Some(session)) => vec![slow::round(args, session).await?],
+            (Command::Resume(args), Some(session)) => vec![resume::round(args, session).await?],
+            (Command::Growth(args), Some(session)) => growth::round(args, session).await?,
             (Command::Floor(args), _) => vec![floor::round(args)?],
             (_, None) => unreachable!("every other command has a server"),
         });

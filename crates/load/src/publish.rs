@@ -7,7 +7,7 @@ use crate::clock;
 use crate::descriptors;
 use crate::failure::Failure;
 use crate::latency::Latencies;
-use crate::publisher::{Published, Publisher};
+use crate::publisher::Publisher;
 use crate::report::Row;
 use crate::session::Session;
 
@@ -24,7 +24,7 @@ pub(crate) async fn round(args: &PublishArgs, session: &Session) -> Result<Row, 
     let memory = session.memory()?;
     let usage = session.usage()?;
     let began = clock::now();
-    let paces = load.paces(count);
+    let paces = load.paces(load.rate, count);
     let limit = load.duration * 2;
     let published = Publisher::publish_all(&mut publishers, paces, limit, &waits).await?;
     let seconds = (clock::now() - began) as f64 / 1e9;
@@ -32,11 +32,11 @@ pub(crate) async fn round(args: &PublishArgs, session: &Session) -> Result<Row, 
 
     let acknowledged = published.acknowledged as f64;
     let mut row = Row::new([
-        ("shape", format!("{:?}", target.shape()).to_lowercase()),
+        ("shape", target.shape().to_string()),
         ("connections", count.to_string()),
         ("topics", args.topics.to_string()),
     ]);
-    row.settings(load.settings());
+    row.settings(load.settings(load.rate));
     row.figure("acknowledged", acknowledged);
     row.figure("acknowledged_per_s", acknowledged / seconds);
     row.waits("publish", &waits.take());
@@ -45,13 +45,4 @@ pub(crate) async fn round(args: &PublishArgs, session: &Session) -> Result<Row, 
     row.memory("after", session.memory()?);
     row.published(&published);
     Ok(row)
-}
-
-impl Row {
-    /// Adds what was published and not acknowledged.
-    pub(crate) fn published(&mut self, published: &Published) {
-        self.refused(&published.refused);
-        self.fault("unanswered", published.unanswered);
-        self.fault("unsent", published.unsent);
-    }
 }

@@ -221,7 +221,8 @@ impl Publisher {
 }
 
 impl Published {
-    fn add(&mut self, other: &Self) {
+    /// Adds another's counts.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.acknowledged += other.acknowledged;
         self.unanswered += other.unanswered;
         self.unsent += other.unsent;

@@ -30,11 +30,6 @@ impl Schedule {
         }
     }
 
-    /// How many messages there are.
-    pub(crate) fn count(&self) -> u64 {
-        self.count
-    }
-
     /// When this one is due.
     pub(crate) fn due(&self, number: u64) -> u64 {
         self.start + (number as f64 * 1e9 / self.rate) as u64
@@ -125,7 +120,7 @@ mod tests {
     #[test]
     fn due_times_are_fixed_whatever_happens() {
         let schedule = Schedule::new(1_000, 200.0, Duration::from_millis(50));
-        let due: Vec<_> = (0..schedule.count()).map(|n| schedule.due(n)).collect();
+        let due: Vec<_> = (0..schedule.count).map(|n| schedule.due(n)).collect();
         let step = 5_000_000;
         assert_eq!(due.len(), 10);
         assert!(due.iter().zip(0..).all(|(due, n)| *due == 1_000 + n * step));

@@ -19,6 +19,8 @@ pub(crate) struct Account {
     pub(crate) cursor: Option<String>,
     /// How often it was told that messages are missing.
     pub(crate) gaps: u64,
+    /// How often it came back.
+    pub(crate) resumed: u64,
     /// How often the server ended its connection.
     pub(crate) cut_off: u64,
 }
@@ -30,6 +32,7 @@ impl Seat {
             ledger,
             cursor: None,
             gaps: 0,
+            resumed: 0,
             cut_off: 0,
         }))
     }

@@ -1,5 +1,7 @@
 //! The URL shapes of the servers that are compared.
 
+use std::fmt;
+
 use clap::ValueEnum;
 
 /// Whose URLs, and whose way to subscribe.
@@ -11,6 +13,16 @@ pub(crate) enum Shape {
     Nchan,
     /// POST /CHANNEL and an event stream at /events/CHANNEL.
     Gosmee,
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hookbot => "hookbot",
+            Self::Nchan => "nchan",
+            Self::Gosmee => "gosmee",
+        })
+    }
 }
 
 impl Shape {
