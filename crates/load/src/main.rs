@@ -1,0 +1,7 @@
+//! The `hookbot-load` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hookbot_load::main()
+}
