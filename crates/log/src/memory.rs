@@ -314,10 +314,22 @@ impl Lane {
 
     /// The messages from `from` on.
     fn since(&self, from: Offset) -> impl Iterator<Item = &Arc<Message>> {
-        let at = self
-            .messages
-            .partition_point(|message| message.offset < from);
-        self.messages.range(at..)
+        // Nearly always it is one of the newest, and those before are in no cache.
+        let length = self.messages.len();
+        let mut newest = 1;
+        while newest < length && self.messages[length - newest].offset >= from {
+            newest *= 2;
+        }
+        let (mut low, mut high) = (length.saturating_sub(newest), length);
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.messages[middle].offset < from {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        self.messages.range(low..)
     }
 }
 
