@@ -156,10 +156,37 @@ pub(crate) fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
     mac::<Hmac<Sha256>>(key, &[message])
 }
 
+impl Algorithm {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ALGORITHMS.iter().map(|(algorithm, _)| *algorithm)
+    }
+
+    /// What it is called where it is configured.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let named = ALGORITHMS.iter().find(|(own, _)| *own == self);
+        named.map_or("", |(_, name)| name)
+    }
+}
+
+impl Encoding {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        ENCODINGS.iter().map(|(encoding, _)| *encoding)
+    }
+
+    /// What it is called where it is configured.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let named = ENCODINGS.iter().find(|(own, _)| *own == self);
+        named.map_or("", |(_, name)| name)
+    }
+}
+
 impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = ALGORITHMS.iter().find(|(own, _)| own == self);
-        f.write_str(named.map_or("", |(_, name)| name))
+        f.write_str(self.name())
     }
 }
 
@@ -174,8 +201,7 @@ impl FromStr for Algorithm {
 
 impl fmt::Display for Encoding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = ENCODINGS.iter().find(|(own, _)| own == self);
-        f.write_str(named.map_or("", |(_, name)| name))
+        f.write_str(self.name())
     }
 }
 
@@ -207,3 +233,20 @@ const ENCODINGS: [(Encoding, &str); 3] = [
     (Encoding::Hex, "hex"),
     (Encoding::Base64, "base64"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_algorithm_and_an_encoding_are_read_as_they_are_written() {
+        for algorithm in Algorithm::all() {
+            assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
+        }
+        for encoding in Encoding::all() {
+            assert_eq!(encoding.to_string().parse(), Ok(encoding));
+        }
+        assert_eq!("".parse::<Algorithm>(), Err(UnknownName));
+        assert_eq!("HEX".parse::<Encoding>(), Err(UnknownName));
+    }
+}

@@ -78,6 +78,13 @@ impl Provider {
         NAMES.iter().map(|(provider, _)| *provider)
     }
 
+    /// What it is called where it is configured.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let named = NAMES.iter().find(|(own, _)| *own == self);
+        named.map_or("", |(_, name)| name)
+    }
+
     /// The headers that may prove it, the best first; none where the proof is in the body.
     ///
     /// The first one that came decides: a weaker one does not make good for it.
@@ -281,8 +288,7 @@ fn template(text: &str) -> Template {
 
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = NAMES.iter().find(|(own, _)| own == self);
-        f.write_str(named.map_or("", |(_, name)| name))
+        f.write_str(self.name())
     }
 }
 
@@ -300,7 +306,6 @@ impl FromStr for Provider {
 #[error("there is no provider of this name")]
 pub struct UnknownProvider;
 
-/// What they are called where they are configured.
 const NAMES: [(Provider, &str); 28] = [
     (Provider::Github, "github"),
     (Provider::Gitlab, "gitlab"),

@@ -11,6 +11,7 @@ use crate::request::Request;
 use crate::secret::Secret;
 use crate::signature::{CannotSign, Signature, Signed};
 use crate::sns;
+use crate::template::Piece;
 
 /// A provider's rules, or rules of one's own made with [`crate::Generic`].
 #[derive(Debug, Clone)]
@@ -200,6 +201,13 @@ impl Scheme {
             }
         }
         Err(error)
+    }
+
+    /// Whether the URL is part of what is signed, so that it has to be known as the provider does.
+    #[must_use]
+    pub fn signs_url(&self) -> bool {
+        let has_url = |signature: &Signature| signature.template.has(&Piece::Url);
+        self.signatures.iter().any(has_url)
     }
 
     /// The names of all headers that prove something by these rules: those that go before a
