@@ -135,10 +135,11 @@ impl Provider {
             )],
             Self::Shopify => vec![base64("x-shopify-hmac-sha256", "")],
             Self::X => vec![base64("x-twitter-webhooks-signature", "sha256=")],
-            Self::Twilio => vec![over(
-                sha1(base64("x-twilio-signature", "")),
-                "{url}{unique_form}",
-            )],
+            Self::Twilio => {
+                // Those made with a shared key are longer, and called the same.
+                let with_key = over(base64("x-twilio-signature", ""), "{url}{unique_form}");
+                vec![sha1(with_key.clone()), with_key]
+            }
             Self::Mandrill => vec![over(
                 sha1(base64("x-mandrill-signature", "")),
                 "{url}{form}",

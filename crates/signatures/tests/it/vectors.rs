@@ -468,6 +468,15 @@ fn computed() -> Vec<Vector> {
             r#"{"action":{"type":"updateCard"}}"#,
         )
         .url("https://hooks.example.com/pub/trello"),
+        // With the algorithm of Twilio's shared keys, by twilio-python.
+        Vector::new(
+            "twilio",
+            "12345",
+            &[("x-twilio-signature", "033hgUJA9M/hXIZsYjwkerEP/DBm35nEri5FhCYjA5s=")],
+            TWILIO_FORM,
+        )
+        .url(TWILIO)
+        .signs(Signs::Other),
         // The key is that of RFC 8032, test 1.
         Vector::new(
             "discord",
