@@ -1,9 +1,9 @@
 //! How webhook providers prove who they are, and what they say besides.
 //!
 //! Bytes and headers in, a verdict out: no I/O, and the clock is an argument. A signature is of
-//! raw bytes, so nothing is parsed before it is right, and signatures are compared as bytes, in
-//! constant time. Which provider a request is from is the caller's setting, never guessed from
-//! the headers that happen to be there.
+//! raw bytes, so nothing is parsed before it is right, except where fields are what is signed.
+//! Signatures are compared as bytes, in constant time. Which provider a request is from is the
+//! caller's setting, never guessed from the headers that happen to be there.
 //!
 //! The rule a reader would get wrong: of several headers that may prove something, the best one
 //! that is there decides alone, and one that is there twice decides nothing.

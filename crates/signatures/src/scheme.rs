@@ -107,7 +107,8 @@ impl Scheme {
 
     /// Tells which of `secrets` a request was signed with. `now` is in seconds since 1970.
     ///
-    /// A body is looked at only once its signature is right, unless the signature is in it.
+    /// Nothing in a body is believed before its signature is right; it is read before that only
+    /// where fields of it are what is signed.
     ///
     /// # Errors
     ///

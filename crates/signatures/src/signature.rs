@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::algorithm::{Algorithm, Encoding};
+use crate::form;
 use crate::json;
 use crate::provider::Provider;
 use crate::public_key;
@@ -193,7 +194,12 @@ impl Signature {
         id: &'a str,
         timestamp: &'a str,
     ) -> Result<Vec<Vec<Cow<'a, [u8]>>>, Refusal> {
-        if !self.template.has(&Piece::UniqueForm) {
+        let is_unique = self.template.has(&Piece::UniqueForm);
+        let signs_form = is_unique || self.template.has(&Piece::Form);
+        if signs_form && form::pairs(request.body).nth(MAX_PAIRS).is_some() {
+            return Err(Refusal::MalformedBody);
+        }
+        if !is_unique {
             return Ok(vec![self.template.fill(request, id, timestamp)]);
         }
         let body = twilio::signed_body(request)?;
@@ -295,3 +301,7 @@ fn seconds(text: &str) -> Option<u64> {
 
 /// More than any rotation needs; each may cost a verification with a public key.
 const MAX_SIGNATURES: usize = 16;
+
+/// More than any provider sends. They are sorted before they are known to be its own, and take
+/// many times the memory of a body that is full of empty ones.
+const MAX_PAIRS: usize = 4_096;

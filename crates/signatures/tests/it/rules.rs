@@ -364,3 +364,18 @@ fn a_tolerance_is_refused_where_nothing_tells_the_time() {
         assert!(Scheme::from(provider).with_tolerance(None).is_ok());
     }
 }
+
+#[test]
+fn a_form_of_very_many_fields_is_refused_before_it_is_sorted() {
+    for (provider, header) in [
+        (Provider::Twilio, "x-twilio-signature"),
+        (Provider::Mandrill, "x-mandrill-signature"),
+    ] {
+        let most = "a&".repeat(4_096);
+        let good = sign(provider, "s", &[], &most);
+        assert_eq!(verify(provider, &["s"], &[(header, &good)], &most), Ok(0));
+        let more = format!("{most}a");
+        let result = verify(provider, &["s"], &[(header, &good)], &more);
+        assert_eq!(result, Err(Refusal::MalformedBody));
+    }
+}
