@@ -54,6 +54,10 @@ pub(super) struct WebhookArgs {
     #[arg(long, value_name = "TIME")]
     tolerance: Option<Span>,
 
+    /// For aws-sns: a topic to believe, instead of those of every Amazon account; may be repeated.
+    #[arg(long, value_name = "ARN")]
+    topic: Vec<String>,
+
     #[command(flatten)]
     rules: RulesArgs,
 }
@@ -180,6 +184,10 @@ impl WebhookArgs {
                 ..Generic::new(header)
             })?,
         };
+        if !self.topic.is_empty() && scheme.provider() != Some(Provider::AwsSns) {
+            return Err(anyhow!("{scheme} has no --topic"));
+        }
+        let scheme = scheme.with_topics(self.topic.clone());
         match self.tolerance {
             None => Ok(scheme),
             Some(Span(tolerance)) => Ok(scheme.with_tolerance(Some(tolerance))?),

@@ -232,6 +232,7 @@ def test_the_time_can_be_given(at, code, word):
         (["verify", "discord", "--secret-env", "S"], "env:S"),
         (["verify", "github", "--secret-env", "S", "-H", "x"], "NAME: VALUE"),
         (["verify", "github", "--secret-env", "S", "--tolerance", "5m"], "tolerance"),
+        (["verify", "github", "--secret-env", "S", "--topic", "arn:"], "--topic"),
         (["verify", "generic", "--secret-env", "S"], "--signature-header"),
         (["sign", "svix", "--secret-env", "S"], "secret"),
         (["sign", "aws-sns", "--secret-env", "S"], "aws-sns"),

@@ -82,7 +82,7 @@ impl Scheme {
     /// The Amazon SNS topics, by ARN, whose messages are believed; with none, those of every
     /// Amazon account are.
     #[must_use]
-    pub fn from_topics(mut self, topics: Vec<String>) -> Self {
+    pub fn with_topics(mut self, topics: Vec<String>) -> Self {
         self.topics = topics;
         self
     }

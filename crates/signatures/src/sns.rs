@@ -2,7 +2,7 @@
 //!
 //! The certificate is named in the message, and fetching it is the caller's: [`certificate_url`]
 //! gives its address only where Amazon is the one who answers there. SNS signs for everybody who
-//! has an account, so what is signed may still be a stranger's: see [`crate::Scheme::from_topics`].
+//! has an account, so what is signed may still be a stranger's: see [`crate::Scheme::with_topics`].
 
 use std::borrow::Cow;
 

@@ -257,7 +257,7 @@ fn a_subscription_to_sns_is_confirmed_where_amazon_says() {
     let notification = include_str!("../data/sns-notification-2.json");
     assert_eq!(ask(notification).answer(&[certificate]), None);
     let mut strangers = ask(body);
-    strangers.scheme = strangers.scheme.from_topics(vec!["arn:own".to_owned()]);
+    strangers.scheme = strangers.scheme.with_topics(vec!["arn:own".to_owned()]);
     assert_eq!(strangers.answer(&[certificate]), None);
 
     let url = hookbot_signatures::sns::certificate_url(body.as_bytes()).unwrap();

@@ -111,7 +111,7 @@ fn gitlabs_plain_token_does_not_count_beside_a_signature() {
     let missing = Refusal::Missing("webhook-id".to_owned());
     assert_eq!(verify(Provider::Gitlab, own, &unsigned, "b"), Err(missing));
     // Any text may be a token of the plain kind, and is sent as it is.
-    assert_eq!(sign(Provider::Gitlab, "plain", &[], "b"), "plain");
+    assert_eq!(sign(Provider::Gitlab, "plain", &[id], "b"), "plain");
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn an_sns_message_of_another_form_or_topic_is_refused() {
         assert!(body.contains(from), "{from}");
         assert_eq!(check(&body.replacen(from, to, 1)), Err(error), "{to}");
     }
-    let strangers = Scheme::from(Provider::AwsSns).from_topics(vec!["arn:own".to_owned()]);
+    let strangers = Scheme::from(Provider::AwsSns).with_topics(vec!["arn:own".to_owned()]);
     let headers = Headers::default();
     let result = strangers.verify(&[secret(certificate)], &request(&headers, body), NOW);
     assert_eq!(result, Err(Refusal::Stranger));

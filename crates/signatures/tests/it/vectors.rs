@@ -415,7 +415,7 @@ fn computed() -> Vec<Vector> {
         let scheme = sns
             .scheme
             .clone()
-            .from_topics(vec!["arn:other".to_owned(), topic]);
+            .with_topics(vec!["arn:other".to_owned(), topic]);
         let hour = Some(Duration::from_secs(3_600));
         sns.scheme(scheme.with_tolerance(hour).expect("it has a time"))
             .within(3_600, 1_700_000_000)
