@@ -194,15 +194,19 @@ impl Signature {
         id: &'a str,
         timestamp: &'a str,
     ) -> Result<Vec<Vec<Cow<'a, [u8]>>>, Refusal> {
-        let is_unique = self.template.has(&Piece::UniqueForm);
-        let signs_form = is_unique || self.template.has(&Piece::Form);
-        if signs_form && form::pairs(request.body).nth(MAX_PAIRS).is_some() {
+        let is_twilios = self.template.has(&Piece::UniqueForm);
+        let body = if is_twilios {
+            twilio::signed_body(request)?
+        } else {
+            request.body
+        };
+        let signs_form = is_twilios || self.template.has(&Piece::Form);
+        if signs_form && form::pairs(body).nth(MAX_PAIRS).is_some() {
             return Err(Refusal::MalformedBody);
         }
-        if !is_unique {
+        if !is_twilios {
             return Ok(vec![self.template.fill(request, id, timestamp)]);
         }
-        let body = twilio::signed_body(request)?;
         let fill = |url: &String| {
             let request = Request {
                 url,
