@@ -29,5 +29,5 @@ mod router;
 mod signature;
 
 pub use github::Github;
+pub use hookbot_signatures::EmptySecret;
 pub use router::{RouteError, Router};
-pub use signature::EmptySecret;
