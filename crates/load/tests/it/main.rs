@@ -1,11 +1,13 @@
 //! The commands against a real broker, and against one that does wrong.
 
-#![allow(clippy::unwrap_used, reason = "what helps a test is a test")]
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod commands;
+mod forgetful;
 mod misdeeds;
 mod program;
 mod real;
+mod request;
 mod wrong;
 
 use hookbot_load::{Cli, Report, Row, run};

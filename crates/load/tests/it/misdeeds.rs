@@ -1,5 +1,6 @@
 //! Whatever a server does wrong shows in the counts, each as what it is and as often as it was.
 
+use crate::forgetful::{ForgetfulServer, Memory};
 use crate::wrong::{Misdeed, STALL, WrongServer};
 use crate::{figure, load, only};
 
@@ -64,5 +65,53 @@ async fn a_stall_is_charged_to_every_message_that_was_due_in_it() {
     let least = STALL.as_micros() as f64 - 200_000.0;
     for name in ["publish_p50_us", "e2e_p50_us"] {
         assert!(figure(&row, name) > least, "{name}: {row:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_goes_wrong_where_subscribers_resume_is_counted() {
+    for memory in [
+        Memory::Good,
+        Memory::Skips,
+        Memory::Repeats,
+        Memory::Despairs,
+    ] {
+        let url = ForgetfulServer::start(memory).await;
+        let line = "resume --subscribers 3 --publishers 1 --times 4 --rate 500 --duration 400ms";
+        let report = load(&format!("{line} --patience 1s --url {url}")).await;
+        let row = only(&report);
+        let [lost, duplicates, reordered, damaged, gaps, resumed] = [
+            "lost",
+            "duplicates",
+            "reordered",
+            "damaged",
+            "gaps",
+            "resumed",
+        ]
+        .map(|name| figure(&row, name));
+        assert_eq!(figure(&row, "deliveries") + lost, 600.0, "{memory:?}");
+        assert_eq!(reordered + damaged, 0.0, "{memory:?}");
+        // One that has come back when all is over has nothing to miss; one that hangs up before
+        // anything has come begins anew.
+        let some = 1.0..=resumed;
+        assert_eq!(
+            some.contains(&lost),
+            memory == Memory::Skips,
+            "{memory:?}: {lost} lost"
+        );
+        assert_eq!(
+            some.contains(&duplicates),
+            memory == Memory::Repeats,
+            "{duplicates} twice"
+        );
+        assert_eq!(
+            some.contains(&gaps),
+            memory == Memory::Despairs,
+            "{gaps} gaps"
+        );
+        assert_eq!(
+            report.is_clean(),
+            matches!(memory, Memory::Good | Memory::Despairs)
+        );
     }
 }

@@ -10,6 +10,7 @@ async fn program(line: String) -> Output {
         Command::new(env!("CARGO_BIN_EXE_hookbot-load"))
             .args(line.split_whitespace())
             .env_remove("HOOKBOT_KEY")
+            .env_remove("HOOKBOT_KEY_FILE")
             .output()
     };
     tokio::task::spawn_blocking(run).await.unwrap().unwrap()

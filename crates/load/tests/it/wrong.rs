@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+
+use crate::request::Request;
 
 /// What happens to every tenth message, but is done right to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,30 +74,18 @@ impl WrongServer {
     async fn serve(&self, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut stream = BufReader::new(stream);
-        loop {
-            let (mut head, mut length) = (String::new(), 0);
-            while !head.ends_with("\r\n\r\n") {
-                let start = head.len();
-                if stream.read_line(&mut head).await? == 0 {
-                    return Ok(());
-                }
-                if let Some(value) = head[start..].strip_prefix("Content-Length: ") {
-                    length = value.trim_end().parse().unwrap();
-                }
-            }
-            let path = head.split(' ').nth(1).unwrap().to_owned();
-            let topic = path.rsplit('/').next().unwrap().to_owned();
-            if head.starts_with("GET") {
+        while let Some(request) = Request::read(&mut stream).await? {
+            let Request { topic, body, .. } = request;
+            if request.subscribes {
                 return self.subscribe(stream.into_inner(), topic).await;
             }
-            let mut body = vec![0; length];
-            stream.read_exact(&mut body).await?;
             let Some(status) = self.publish(&topic, body).await else {
                 return Ok(());
             };
             let reply = format!("HTTP/1.1 {status} Said\r\nContent-Length: 3\r\n\r\nOK\n");
             stream.write_all(reply.as_bytes()).await?;
         }
+        Ok(())
     }
 
     async fn subscribe(&self, mut stream: TcpStream, topic: String) -> io::Result<()> {
