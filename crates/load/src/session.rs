@@ -9,7 +9,7 @@ use crate::arguments::{RunArgs, TargetArgs};
 use crate::descriptors;
 use crate::failure::Failure;
 use crate::process::{Memory, ServerProcess, Usage};
-use crate::report::Row;
+use crate::row::Row;
 use crate::spawned::Spawned;
 use crate::target::Target;
 use crate::tls;
