@@ -12,6 +12,7 @@ mod remote;
 mod route_github;
 mod serve;
 mod sign;
+mod sources;
 mod verify;
 mod webhook;
 
@@ -82,6 +83,7 @@ enum Command {
     Publish(publish::PublishArgs),
     RouteGithub(route_github::RouteGithubArgs),
     Log(log::LogArgs),
+    Sources(sources::SourcesArgs),
     Verify(Box<verify::VerifyArgs>),
     Sign(Box<sign::SignArgs>),
     Completion(completion::CompletionArgs),
@@ -199,6 +201,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish(args) => publish::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
         Command::Log(args) => log::run(&args),
+        Command::Sources(args) => sources::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Completion(args) => completion::run(&args),

@@ -17,7 +17,10 @@ use tracing::{info, warn};
 use super::route_github::github;
 use super::{Failure, GlobalArgs};
 use crate::config::{Retain, Span, data_dir};
-use crate::server::{Bind, Listener, Patience, Server, Settings, Tls, TlsFiles};
+use crate::server::{
+    Bind, ForwardedHeader, Listener, Networks, NetworksError, Patience, Rate, Rules, Server,
+    Settings, Tls, TlsFiles, TrustedProxies,
+};
 
 /// Runs the broker.
 ///
@@ -62,6 +65,12 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "TIME")]
     deduplicate: Option<Span>,
 
+    /// A file of tokens that are good no longer, one a line: a token's name, the token itself, or
+    /// sha256: and its SHA-256. Read again when it changes; connections that such a token has
+    /// opened are closed.
+    #[arg(long, env = "HOOKBOT_DENY_FILE", value_name = "FILE")]
+    deny_file: Option<PathBuf>,
+
     /// How long open requests and deliveries may take to end when the server stops.
     #[arg(long, default_value = "5s", value_name = "TIME")]
     grace: Span,
@@ -74,6 +83,9 @@ pub(super) struct ServeArgs {
 
     #[command(flatten)]
     limits: LimitArgs,
+
+    #[command(flatten)]
+    addresses: AddressArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -152,6 +164,34 @@ struct LimitArgs {
     #[arg(long, default_value = "1000", value_name = "N")]
     unsafe_rate: NonZeroU32,
 
+    /// How many of these may come from one address; by default half of them.
+    #[arg(long, value_name = "N")]
+    unsafe_rate_per_address: Option<NonZeroU32>,
+
+    /// How often one address may publish or subscribe, for example 100/s, 600/m or 1000/h.
+    #[arg(long, value_name = "RATE")]
+    address_rate: Option<Rate>,
+
+    /// How often one token may be used.
+    #[arg(long, value_name = "RATE")]
+    token_rate: Option<Rate>,
+
+    /// How often one topic may be published to.
+    #[arg(long, value_name = "RATE")]
+    topic_rate: Option<Rate>,
+
+    /// How many subscribers there may be.
+    #[arg(long, value_name = "N")]
+    max_subscribers: Option<usize>,
+
+    /// How many subscribers may use one token.
+    #[arg(long, value_name = "N")]
+    max_subscribers_per_token: Option<usize>,
+
+    /// How much memory the process may take before nothing new is let in.
+    #[arg(long, value_name = "SIZE")]
+    max_memory: Option<ByteSize>,
+
     /// How many connections there may be at once; by default, as many as descriptors.
     #[arg(long, value_name = "N")]
     max_connections: Option<NonZeroU32>,
@@ -165,9 +205,76 @@ struct LimitArgs {
     write_timeout: Span,
 }
 
+/// Each of these takes addresses, networks such as 10.0.0.0/8, and file:PATH for a list of them.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Addresses")]
+struct AddressArgs {
+    /// Proxies whose word for a client's address is taken: addresses, networks, file:PATH for a
+    /// list of them, or unix for whoever comes through a unix socket.
+    #[arg(long, env = "HOOKBOT_TRUSTED_PROXIES", value_name = "NETWORKS")]
+    #[arg(value_delimiter = ',')]
+    trusted_proxies: Vec<String>,
+
+    /// The header in which they name the client, x-forwarded-for or forwarded; they have to
+    /// overwrite what a client sends in it, or to add to it.
+    #[arg(long, value_name = "HEADER", default_value_t)]
+    forwarded_header: ForwardedHeader,
+
+    /// Their connections begin with a header of the PROXY protocol, version 1 or 2.
+    #[arg(long, requires = "trusted_proxies")]
+    proxy_protocol: bool,
+
+    /// The only addresses that may ask anything.
+    #[arg(long, value_name = "NETWORKS", value_delimiter = ',')]
+    allow_addresses: Vec<String>,
+
+    /// Addresses that may ask nothing.
+    #[arg(long, value_name = "NETWORKS", value_delimiter = ',')]
+    deny_addresses: Vec<String>,
+}
+
+impl AddressArgs {
+    /// Puts what was typed into the rules.
+    fn apply(&self, rules: &mut Rules) -> Result<(), NetworksError> {
+        if !self.trusted_proxies.is_empty() {
+            let is_local = |entry: &&String| *entry == "unix";
+            let networks = self.trusted_proxies.iter().filter(|entry| !is_local(entry));
+            rules.proxies = TrustedProxies {
+                networks: Networks::parse(networks)?,
+                local: self.trusted_proxies.iter().any(|entry| is_local(&entry)),
+                header: self.forwarded_header,
+                protocol: self.proxy_protocol,
+            };
+        }
+        if !self.allow_addresses.is_empty() {
+            rules.admitted = Some(Networks::parse(&self.allow_addresses)?);
+        }
+        if !self.deny_addresses.is_empty() {
+            rules.refused = Networks::parse(&self.deny_addresses)?;
+        }
+        Ok(())
+    }
+}
+
+impl LimitArgs {
+    /// Puts what was typed into the rules.
+    fn apply(&self, rules: &mut Rules) {
+        rules.address_rate = self.address_rate.or(rules.address_rate);
+        rules.token_rate = self.token_rate.or(rules.token_rate);
+        rules.topic_rate = self.topic_rate.or(rules.topic_rate);
+        rules.max_subscribers = self.max_subscribers.or(rules.max_subscribers);
+        rules.max_subscribers_per_token = self
+            .max_subscribers_per_token
+            .or(rules.max_subscribers_per_token);
+    }
+}
+
 pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> {
     let keys = global.keys.keys()?.accepting_sha1(args.accept_sha1);
-    let settings = args.settings(Settings::new(keys));
+    let mut settings = args.settings(Settings::new(keys));
+    args.limits.apply(&mut settings.rules);
+    let applied = args.addresses.apply(&mut settings.rules);
+    applied.map_err(|error| Failure::Usage(error.into()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -231,6 +338,9 @@ impl ServeArgs {
             body_timeout: limits.body_timeout.0,
             max_in_flight: bytes(limits.max_in_flight),
             unsafe_rate: limits.unsafe_rate,
+            unsafe_share: limits.unsafe_rate_per_address,
+            max_memory: limits.max_memory.map(|size| size.as_u64()),
+            deny_file: self.deny_file.clone(),
             max_connections: max_connections(limits.max_connections),
             ping_interval: limits.ping_interval.0,
             write_timeout: limits.write_timeout.0,

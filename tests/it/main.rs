@@ -5,11 +5,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod addresses;
 mod bad_frames;
 mod bad_requests;
+mod canaries;
+mod corpus;
 mod event_streams;
 mod events;
 mod fan_out;
+mod floods;
 mod isolation;
 mod limits;
 mod listening;
@@ -19,9 +23,13 @@ mod metrics;
 mod paths;
 mod program;
 mod publishing;
+mod rates;
+mod revocation;
+mod rotation;
 mod routing;
 mod shutdown;
 mod slow_clients;
+mod sources;
 mod support;
 mod tls;
 mod tokens;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use hookbot::server::{Bind, Listener, Server, Settings};
+use hookbot::server::{Bind, Control, Listener, Server, Settings};
 use hookbot_broker::Broker;
 use hookbot_log::MemoryLog;
 use hookbot_protocol::{Key, Keys, Scope};
@@ -40,6 +40,7 @@ pub(crate) fn token(path: &str) -> String {
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) broker: Broker,
+    pub(crate) control: Control,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<()>,
 }
@@ -88,6 +89,7 @@ impl TestServer {
         for router in options.routers {
             server = server.with_router(router);
         }
+        let control = server.control();
         let listeners = Listener::bind(&"127.0.0.1:0".parse().unwrap())
             .await
             .unwrap();
@@ -100,6 +102,7 @@ impl TestServer {
         Self {
             address,
             broker,
+            control,
             stop,
             running,
         }

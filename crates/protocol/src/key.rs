@@ -135,6 +135,17 @@ impl Keys {
         self
     }
 
+    /// Whether both verify the same tokens, and in the same order of keys.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        // What each key makes of a text that is no path, and so no token.
+        let prints = |keys: &Self| -> Vec<_> {
+            let all = std::iter::once(&keys.current).chain(&keys.previous);
+            all.map(|key| key.sha256(&["which key is this"])).collect()
+        };
+        self.accepts_sha1 == other.accepts_sha1 && prints(self) == prints(other)
+    }
+
     /// The key that mints.
     #[must_use]
     pub fn current(&self) -> &Key {
@@ -322,7 +333,11 @@ mod tests {
             for prefix in ["/sub/a/b", "/sub/", "/", "/a/"] {
                 let token = key(secret).mint(&scope(prefix));
                 let grant = keys.grants(&path, &token, 0);
-                assert_eq!(grant.map(|grant| grant.key), Some(number), "{secret} {prefix}");
+                assert_eq!(
+                    grant.map(|grant| grant.key),
+                    Some(number),
+                    "{secret} {prefix}"
+                );
             }
         }
     }

@@ -48,10 +48,7 @@ impl fmt::Debug for Name {
 
 /// The text can't be a token's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a name has 1 to {} letters, digits, \"-\" and \"_\"",
-    Name::MAX_BYTES
-)]
+#[error("a name has 1 to {} letters, digits, \"-\" and \"_\"", Name::MAX_BYTES)]
 pub struct NameError;
 
 #[cfg(test)]
@@ -64,7 +61,9 @@ mod tests {
             assert_eq!(text.parse::<Name>().unwrap().as_str(), text);
         }
         let long = "x".repeat(Name::MAX_BYTES + 1);
-        for text in ["", "a.b", "a b", "a\n", "ü", "a:b", "a/b", "a@b", "\"", &long] {
+        for text in [
+            "", "a.b", "a b", "a\n", "ü", "a:b", "a/b", "a@b", "\"", &long,
+        ] {
             assert_eq!(text.parse::<Name>(), Err(NameError), "{text:?}");
         }
     }
