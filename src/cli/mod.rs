@@ -1,6 +1,7 @@
 //! Arguments as typed: one file a command, and how each way to fail leaves the process.
 
 mod completion;
+mod input;
 mod listen;
 mod log;
 mod make_tokens;
@@ -10,6 +11,9 @@ mod publish;
 mod remote;
 mod route_github;
 mod serve;
+mod sign;
+mod verify;
+mod webhook;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -78,6 +82,8 @@ enum Command {
     Publish(publish::PublishArgs),
     RouteGithub(route_github::RouteGithubArgs),
     Log(log::LogArgs),
+    Verify(Box<verify::VerifyArgs>),
+    Sign(Box<sign::SignArgs>),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -88,7 +94,7 @@ enum Failure {
     /// The arguments or the environment are not right.
     #[error("{0:#}")]
     Usage(anyhow::Error),
-    /// The server said no.
+    /// The server said no, or a signature is not to be believed.
     #[error("{0:#}")]
     Refused(anyhow::Error),
     /// The server can't be reached, or was lost.
@@ -155,7 +161,7 @@ Exit codes:
   0  done
   1  failed, for example because the port is taken
   2  wrong arguments, a missing key or a malformed URL
-  3  the server refused, for example because of the token
+  3  the server refused, for example because of the token, or verify did
   4  the server can't be reached or was lost
   5  not done within --timeout
   6  messages on disk are damaged";
@@ -193,6 +199,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish(args) => publish::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
         Command::Log(args) => log::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Sign(args) => sign::run(&args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

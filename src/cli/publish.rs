@@ -1,14 +1,12 @@
 //! `hookbot publish`: one message.
 
-use std::io::Read;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
 use hookbot_listen::Published;
 
 use super::remote::{RemoteArgs, block_on};
-use super::{Failure, output};
+use super::{Failure, input, output};
 
 /// Publishes a file, or standard input, as one message.
 ///
@@ -32,7 +30,7 @@ pub(super) struct PublishArgs {
 
 pub(super) fn run(args: &PublishArgs) -> Result<(), Failure> {
     let endpoint = args.remote.endpoint(&args.url)?;
-    let body = read(&args.file)?;
+    let body = input::read(&args.file)?;
     block_on(async {
         let Published { cursor, .. } = hookbot_listen::publish(&endpoint, body).await?;
         if args.json {
@@ -40,16 +38,4 @@ pub(super) fn run(args: &PublishArgs) -> Result<(), Failure> {
         }
         output::line(cursor.as_deref().unwrap_or("OK"))
     })
-}
-
-fn read(file: &PathBuf) -> Result<Vec<u8>, Failure> {
-    if file.as_os_str() != "-" {
-        let context = || format!("cannot read {}", file.display());
-        return Ok(std::fs::read(file).with_context(context)?);
-    }
-    let mut body = Vec::new();
-    std::io::stdin()
-        .read_to_end(&mut body)
-        .context("cannot read standard input")?;
-    Ok(body)
 }

@@ -170,7 +170,7 @@ fn read(file: &Path) -> Result<Vec<u8>, KeyError> {
 }
 
 /// Drops one line ending at the end, of either kind.
-fn without_newline(mut line: Vec<u8>) -> Vec<u8> {
+pub(crate) fn without_newline(mut line: Vec<u8>) -> Vec<u8> {
     for ending in [b'\n', b'\r'] {
         if line.last() == Some(&ending) {
             line.pop();

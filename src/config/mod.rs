@@ -8,6 +8,7 @@ mod retain;
 mod span;
 
 pub use data_dir::{NoDataDir, data_dir};
+pub(crate) use keys::without_newline;
 pub use keys::{KeyArgs, KeyError, Secret};
 pub use retain::{Retain, RetainError};
 pub use span::{Span, SpanError};

@@ -157,7 +157,7 @@ impl<F: Frame> Socket<F> {
 
     /// Closes the connection: what is half out is finished, the rest is not sent. Waits for the
     /// client to agree, though not for long.
-    pub async fn close(mut self, code: CloseCode, reason: &'static str) {
+    pub async fn close(&mut self, code: CloseCode, reason: &'static str) {
         self.frames.truncate(usize::from(self.written > 0));
         let closing = async {
             std::future::poll_fn(|context| self.poll_send(context)).await?;
@@ -172,8 +172,9 @@ impl<F: Frame> Socket<F> {
             }
             Ok::<_, WebSocketError>(())
         };
-        // Whatever goes wrong now, the connection is over.
-        let _ = timeout(CLOSE_PATIENCE, closing).await;
+        // Whatever goes wrong now, the connection is over. In a box, so that nobody who may close
+        // some day has room for it all the time.
+        let _ = Box::pin(timeout(CLOSE_PATIENCE, closing)).await;
     }
 
     /// Drops the frames that are out, after `count` more bytes of them.

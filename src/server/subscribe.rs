@@ -128,7 +128,7 @@ pub(super) async fn subscribe(
 }
 
 /// Serves the subscriber on the connection, once hyper has let go of it.
-fn take_over(state: &Arc<State>, subscriber: Subscriber, mut request: Request<Incoming>) {
+fn take_over(state: &Arc<State>, mut subscriber: Subscriber, mut request: Request<Incoming>) {
     let upgrade = hyper::upgrade::on(&mut request);
     let state = state.clone();
     state.clone().connections.spawn(async move {
@@ -144,10 +144,11 @@ fn take_over(state: &Arc<State>, subscriber: Subscriber, mut request: Request<In
         // Hyper's read buffer is larger than everything an idle subscriber needs.
         drop(read_buf);
         let transport = io.into_inner().into_transport();
+        let mut socket = Socket::new(transport, early, Limits::SUBSCRIBER).await;
         // In a task of its own, so that this one's size is not kept as long as the subscriber.
+        // It borrows what it owns: what a future is given by value it has room for twice.
         state.clone().connections.spawn(async move {
-            let socket = Socket::new(transport, early, Limits::SUBSCRIBER).await;
-            subscriber.run(&state, socket).await;
+            subscriber.run(&state, &mut socket).await;
         });
     });
 }

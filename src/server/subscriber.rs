@@ -97,7 +97,7 @@ impl Frame for Outgoing {
 
 impl Subscriber {
     /// Serves the subscriber to the end.
-    pub(super) async fn run(mut self, state: &State, mut socket: Socket<Outgoing>) {
+    pub(super) async fn run(&mut self, state: &State, socket: &mut Socket<Outgoing>) {
         let began = Instant::now();
         let mut line = Line {
             delivered: 0,
@@ -117,11 +117,11 @@ impl Subscriber {
                 .map_or_else(|| at_frame(Cursor { epoch, offset }), |gap| gap_frame(&gap));
             socket.queue(Outgoing::Notice(encode(&notice)));
         }
-        let (code, reason) = self.serve(state, &mut socket, &mut line).await;
+        let (code, reason) = self.serve(state, socket, &mut line).await;
         if (code, reason) != SILENT {
             socket.close(code, reason).await;
         }
-        let Self { peer, path, .. } = &self;
+        let Self { peer, path, .. } = self;
         let (delivered, seconds) = (line.delivered, began.elapsed().as_secs_f32());
         info!(target: "hookbot::request", %peer, ?path, delivered, seconds, reason, "subscriber gone");
     }

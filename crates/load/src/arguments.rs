@@ -1,4 +1,5 @@
-//! Arguments as typed; their docs are the `--help`.
+//! Arguments as typed, but for each command's own, which are with the command. Their docs are the
+//! `--help`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,10 +8,17 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::clock;
+use crate::fanout::FanoutArgs;
+use crate::floor::FloorArgs;
+use crate::growth::GrowthArgs;
+use crate::idle::IdleArgs;
 use crate::pace::Pace;
+use crate::publish::PublishArgs;
 use crate::publisher::Plan;
+use crate::resume::ResumeArgs;
 use crate::schedule::Schedule;
 use crate::shape::Shape;
+use crate::slow::SlowArgs;
 use crate::stamp::Stamp;
 
 /// Puts load on a webhook broker, counts every loss and measures every wait.
@@ -196,177 +204,6 @@ pub(crate) struct LoadArgs {
     pub(crate) pipeline: u16,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct FanoutArgs {
-    /// How many subscribers, spread over the topics.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) subscribers: u32,
-
-    /// How many topics; each publisher publishes on them in turn.
-    #[arg(long, default_value_t = 1, value_parser = topics())]
-    pub(crate) topics: u32,
-
-    /// How many publishers.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) publishers: u16,
-
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) target: TargetArgs,
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PublishArgs {
-    /// How many publishers, each with a connection.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) connections: u16,
-
-    /// How many topics; each publisher publishes on them in turn.
-    #[arg(long, default_value_t = 1, value_parser = topics())]
-    pub(crate) topics: u32,
-
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) target: TargetArgs,
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct IdleArgs {
-    /// How many subscribers.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) subscribers: u32,
-
-    /// How many messages the burst at the end has.
-    #[arg(long, default_value_t = 10, value_name = "MESSAGES")]
-    pub(crate) burst: u32,
-
-    /// Bytes of a payload.
-    #[arg(long, default_value_t = 1_024, value_parser = size)]
-    pub(crate) size: usize,
-
-    /// How long the server may take to give memory back after the burst.
-    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) settle: Duration,
-
-    #[command(flatten)]
-    pub(crate) target: TargetArgs,
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct FloorArgs {
-    /// How many sockets are written to.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) subscribers: u32,
-
-    /// Bytes of a payload; a frame is a few more.
-    #[arg(long, default_value_t = 1_024, value_parser = size)]
-    pub(crate) size: usize,
-
-    /// How long to write, with TCP_NODELAY and then without.
-    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) duration: Duration,
-
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct SlowArgs {
-    /// How many subscribers read.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) subscribers: u32,
-
-    /// How many never do.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) stalled: u32,
-
-    /// How many publishers.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) publishers: u16,
-
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) target: TargetArgs,
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ResumeArgs {
-    /// How many subscribers, spread over the topics.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) subscribers: u32,
-
-    /// How often each hangs up and goes on where it was.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(..1_000_000))]
-    pub(crate) times: u32,
-
-    /// How many topics; each publisher publishes on them in turn.
-    #[arg(long, default_value_t = 1, value_parser = topics())]
-    pub(crate) topics: u32,
-
-    /// How many publishers.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) publishers: u16,
-
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) target: TargetArgs,
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct GrowthArgs {
-    /// Numbers of subscribers to one topic, a row each.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "NUMBERS",
-        default_value = "1,10,100,1000,10000"
-    )]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) subscribers: Vec<u32>,
-
-    /// Numbers of topics, of which one is measured, a row each. Each of the others has a message,
-    /// and a subscriber while descriptors last.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "NUMBERS",
-        default_value = "1,1000,100000"
-    )]
-    #[arg(value_parser = topics())]
-    pub(crate) topics: Vec<u32>,
-
-    /// How many messages may be on their way to their subscribers.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) window: u16,
-
-    /// Bytes of a payload.
-    #[arg(long, default_value_t = 1_024, value_parser = size)]
-    pub(crate) size: usize,
-
-    /// How long to publish for each row.
-    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(crate) duration: Duration,
-
-    #[command(flatten)]
-    pub(crate) target: TargetArgs,
-    #[command(flatten)]
-    pub(crate) run: RunArgs,
-}
-
 /// The rate of those commands that are about waits, and so have an open loop always.
 const DEFAULT_RATE: f64 = 200.0;
 
@@ -412,7 +249,8 @@ impl LoadArgs {
     }
 }
 
-fn size(text: &str) -> Result<usize, String> {
+/// A payload's size that has room for a stamp.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let size = text.parse().map_err(|_| "not a number".to_owned())?;
     if !(Stamp::MIN_SIZE..=1 << 30).contains(&size) {
         return Err(format!("a payload has {} bytes or more", Stamp::MIN_SIZE));
@@ -428,7 +266,8 @@ fn rate(text: &str) -> Result<f64, String> {
     Ok(rate)
 }
 
-fn topics() -> clap::builder::RangedI64ValueParser<u32> {
+/// A number of topics that can be told apart.
+pub(crate) fn topics() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(Stamp::MAX_TOPICS))
 }
 

@@ -1,13 +1,38 @@
 //! `fanout`: publishers and subscribers.
 
-use crate::arguments::FanoutArgs;
+use clap::Args;
+
+use crate::arguments::{LoadArgs, RunArgs, TargetArgs, topics};
 use crate::crowd::{Call, Crowd, Habit};
 use crate::descriptors;
 use crate::failure::Failure;
 use crate::phase::Phase;
 use crate::publisher::Publisher;
-use crate::report::Row;
+use crate::row::Row;
 use crate::session::Session;
+
+/// What is typed behind `fanout`.
+#[derive(Debug, Args)]
+pub(crate) struct FanoutArgs {
+    /// How many subscribers, spread over the topics.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: u32,
+
+    /// How many topics; each publisher publishes on them in turn.
+    #[arg(long, default_value_t = 1, value_parser = topics())]
+    pub(crate) topics: u32,
+
+    /// How many publishers.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) publishers: u16,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
 
 /// One round.
 pub(crate) async fn round(args: &FanoutArgs, session: &Session) -> Result<Row, Failure> {

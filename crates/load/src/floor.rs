@@ -11,10 +11,31 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::JoinSet;
 
-use crate::arguments::FloorArgs;
+use clap::Args;
+
+use crate::arguments::{RunArgs, size};
 use crate::descriptors;
 use crate::failure::Failure;
-use crate::report::Row;
+use crate::row::Row;
+
+/// What is typed behind `floor`.
+#[derive(Debug, Args)]
+pub(crate) struct FloorArgs {
+    /// How many sockets are written to.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: u32,
+
+    /// Bytes of a payload; a frame is a few more.
+    #[arg(long, default_value_t = 1_024, value_parser = size)]
+    pub(crate) size: usize,
+
+    /// How long to write, with TCP_NODELAY and then without.
+    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
 
 /// One round.
 pub(crate) fn round(args: &FloorArgs) -> Result<Row, Failure> {

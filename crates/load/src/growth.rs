@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use crate::arguments::GrowthArgs;
+use clap::Args;
+
+use crate::arguments::{RunArgs, TargetArgs, size, topics};
 use crate::clock;
 use crate::crowd::{Call, Crowd, Habit};
 use crate::descriptors;
@@ -16,7 +18,7 @@ use crate::ledger::Tally;
 use crate::pace::Pace;
 use crate::phase::Phase;
 use crate::publisher::{Plan, Publisher};
-use crate::report::Row;
+use crate::row::Row;
 use crate::session::Session;
 
 /// Requests under way while other topics are filled: nobody measures that.
@@ -24,6 +26,48 @@ const DEPTH: usize = 64;
 
 /// How long that may take.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// What is typed behind `growth`.
+#[derive(Debug, Args)]
+pub(crate) struct GrowthArgs {
+    /// Numbers of subscribers to one topic, a row each.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NUMBERS",
+        default_value = "1,10,100,1000,10000"
+    )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: Vec<u32>,
+
+    /// Numbers of topics, of which one is measured, a row each. Each of the others has a message,
+    /// and a subscriber while descriptors last.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NUMBERS",
+        default_value = "1,1000,100000"
+    )]
+    #[arg(value_parser = topics())]
+    pub(crate) topics: Vec<u32>,
+
+    /// How many messages may be on their way to their subscribers.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) window: u16,
+
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 1_024, value_parser = size)]
+    pub(crate) size: usize,
+
+    /// How long to publish for each row.
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
 
 /// One round: a row for each number of subscribers, and one for each number of topics.
 pub(crate) async fn round(args: &GrowthArgs, session: &Session) -> Result<Vec<Row>, Failure> {

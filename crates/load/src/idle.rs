@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::arguments::IdleArgs;
+use clap::Args;
+
+use crate::arguments::{RunArgs, TargetArgs, size};
 use crate::crowd::{Call, Crowd, Habit};
 use crate::descriptors;
 use crate::failure::Failure;
@@ -10,11 +12,36 @@ use crate::pace::Pace;
 use crate::phase::Phase;
 use crate::process::Memory;
 use crate::publisher::{Plan, Publisher};
-use crate::report::Row;
+use crate::row::Row;
 use crate::session::Session;
 
 /// How long a burst may take to be answered.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// What is typed behind `idle`.
+#[derive(Debug, Args)]
+pub(crate) struct IdleArgs {
+    /// How many subscribers.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: u32,
+
+    /// How many messages the burst at the end has.
+    #[arg(long, default_value_t = 10, value_name = "MESSAGES")]
+    pub(crate) burst: u32,
+
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 1_024, value_parser = size)]
+    pub(crate) size: usize,
+
+    /// How long the server may take to give memory back after the burst.
+    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) settle: Duration,
+
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
 
 /// One round.
 pub(crate) async fn round(args: &IdleArgs, session: &Session) -> Result<Row, Failure> {

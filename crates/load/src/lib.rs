@@ -13,7 +13,9 @@ mod arguments;
 mod arrivals;
 mod clock;
 mod crowd;
+mod decoder;
 mod descriptors;
+mod event_lines;
 mod failure;
 mod fanout;
 mod floor;
@@ -31,6 +33,7 @@ mod publisher;
 mod report;
 mod response;
 mod resume;
+mod row;
 mod schedule;
 mod seat;
 mod session;
@@ -52,7 +55,8 @@ use session::Session;
 
 pub use arguments::Cli;
 pub use failure::Failure;
-pub use report::{Report, Row};
+pub use report::Report;
+pub use row::Row;
 
 /// Runs all the rounds of a command.
 ///

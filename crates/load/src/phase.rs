@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::latency::Latencies;
 use crate::pace::Pace;
 use crate::publisher::{Published, Publisher};
-use crate::report::Row;
+use crate::row::Row;
 use crate::session::Session;
 
 /// What came of it.

@@ -2,14 +2,35 @@
 
 use std::sync::Arc;
 
-use crate::arguments::PublishArgs;
+use clap::Args;
+
+use crate::arguments::{LoadArgs, RunArgs, TargetArgs, topics};
 use crate::clock;
 use crate::descriptors;
 use crate::failure::Failure;
 use crate::latency::Latencies;
 use crate::publisher::Publisher;
-use crate::report::Row;
+use crate::row::Row;
 use crate::session::Session;
+
+/// What is typed behind `publish`.
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// How many publishers, each with a connection.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) connections: u16,
+
+    /// How many topics; each publisher publishes on them in turn.
+    #[arg(long, default_value_t = 1, value_parser = topics())]
+    pub(crate) topics: u32,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
 
 /// One round.
 pub(crate) async fn round(args: &PublishArgs, session: &Session) -> Result<Row, Failure> {

@@ -1,16 +1,14 @@
 //! What a run found: for people, as one line of JSON, and as a row to plot.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, Write as _};
 use std::path::Path;
 
-use hdrhistogram::Histogram;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::failure::Failure;
-use crate::ledger::Tally;
+use crate::row::Row;
 
 /// The rounds of one command.
 #[derive(Debug)]
@@ -18,123 +16,6 @@ pub struct Report {
     command: &'static str,
     label: String,
     rounds: Vec<Vec<Row>>,
-}
-
-/// One measurement: its settings, and its figures.
-#[derive(Debug, Default, Clone)]
-pub struct Row {
-    settings: Vec<(&'static str, String)>,
-    figures: Vec<Figure>,
-    refused: BTreeMap<u16, u64>,
-    clean: bool,
-}
-
-/// A number with a name, which says its unit.
-#[derive(Debug, Clone)]
-struct Figure {
-    name: String,
-    value: f64,
-    across: Across,
-}
-
-/// What several rounds make of a figure.
-#[derive(Debug, Clone, Copy)]
-enum Across {
-    Median,
-    /// For what should be zero: a median would hide one bad round.
-    Sum,
-}
-
-impl Row {
-    /// Without figures yet.
-    pub(crate) fn new(settings: impl IntoIterator<Item = (&'static str, String)>) -> Self {
-        Self {
-            settings: settings.into_iter().collect(),
-            clean: true,
-            ..Self::default()
-        }
-    }
-
-    /// Adds settings.
-    pub(crate) fn settings(&mut self, settings: impl IntoIterator<Item = (&'static str, String)>) {
-        self.settings.extend(settings);
-    }
-
-    /// Adds a figure; one that is not a number is unknown.
-    pub(crate) fn figure(&mut self, name: impl Into<String>, value: f64) {
-        self.add(name.into(), value, Across::Median);
-    }
-
-    /// Adds a count of something that should not happen.
-    pub(crate) fn fault(&mut self, name: &str, count: u64) {
-        self.add(name.to_owned(), count as f64, Across::Sum);
-    }
-
-    fn add(&mut self, name: String, value: f64, across: Across) {
-        self.figures.push(Figure {
-            name,
-            value,
-            across,
-        });
-    }
-
-    /// Adds the usual points of a histogram of nanoseconds, in microseconds.
-    pub(crate) fn waits(&mut self, name: &str, waits: &Histogram<u64>) {
-        let us = |value: u64| {
-            if waits.is_empty() {
-                f64::NAN
-            } else {
-                value as f64 / 1e3
-            }
-        };
-        for (point, part) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
-            self.figure(
-                format!("{name}_{point}_us"),
-                us(waits.value_at_quantile(part)),
-            );
-        }
-        self.figure(format!("{name}_max_us"), us(waits.max()));
-    }
-
-    /// Adds what was refused, by status.
-    pub(crate) fn refused(&mut self, refused: &BTreeMap<u16, u64>) {
-        self.fault("refused", refused.values().sum());
-        for (status, count) in refused {
-            *self.refused.entry(*status).or_default() += count;
-        }
-    }
-
-    /// Adds what was lost, repeated, disordered or damaged. Any of it makes the run a failure.
-    pub(crate) fn tally(&mut self, tally: &Tally) {
-        self.fault("lost", tally.lost);
-        self.fault("duplicates", tally.duplicates);
-        self.fault("reordered", tally.reordered);
-        self.fault("damaged", tally.damaged);
-        self.clean &= tally.is_clean();
-    }
-
-    /// The value of a figure.
-    #[must_use]
-    pub fn value(&self, name: &str) -> Option<f64> {
-        let figure = self.figures.iter().find(|figure| figure.name == name)?;
-        Some(figure.value)
-    }
-
-    fn to_json(&self) -> Value {
-        let settings = self.settings.iter().map(|(name, value)| {
-            let number = value.parse::<f64>().map(number);
-            ((*name).to_owned(), number.unwrap_or_else(|_| json!(value)))
-        });
-        let figures = self.figures.iter();
-        let figures = figures.map(|figure| (figure.name.clone(), number(figure.value)));
-        let mut object: Map<_, _> = settings.chain(figures).collect();
-        if !self.refused.is_empty() {
-            let refused = self.refused.iter();
-            let refused = refused.map(|(status, count)| (status.to_string(), json!(count)));
-            object.insert("refusals".to_owned(), refused.collect::<Map<_, _>>().into());
-        }
-        object.into()
-    }
 }
 
 impl Report {
@@ -150,33 +31,17 @@ impl Report {
     /// Whether nothing was lost, repeated, disordered or damaged in any round.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.rounds.iter().flatten().all(|row| row.clean)
+        self.rounds.iter().flatten().all(Row::is_clean)
     }
 
     /// Each measurement as its rounds make it: medians, and sums of what should be zero.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
-        let first = self.rounds.first().map_or(&[][..], Vec::as_slice);
-        let rows = (0..first.len()).map(|at| {
-            let rounds: Vec<_> = self.rounds.iter().filter_map(|rows| rows.get(at)).collect();
-            let mut row = first[at].clone();
-            for (place, figure) in row.figures.iter_mut().enumerate() {
-                let values = rounds.iter().filter_map(|row| row.figures.get(place));
-                let values: Vec<_> = values.map(|figure| figure.value).collect();
-                figure.value = match figure.across {
-                    Across::Median => median(values),
-                    Across::Sum => values.iter().sum(),
-                };
-            }
-            for other in &rounds[1..] {
-                for (status, count) in &other.refused {
-                    *row.refused.entry(*status).or_default() += count;
-                }
-                row.clean &= other.clean;
-            }
-            row
-        });
-        rows.collect()
+        let count = self.rounds.first().map_or(0, Vec::len);
+        let rounds = |at: usize| self.rounds.iter().filter_map(move |rows| rows.get(at));
+        (0..count)
+            .map(|at| Row::across(&rounds(at).collect::<Vec<_>>()))
+            .collect()
     }
 
     /// One line of JSON.
@@ -200,33 +65,32 @@ impl Report {
         let rows = self.rows();
         let mut text = String::new();
         if let [row] = rows.as_slice() {
-            let settings = row.settings.iter();
-            let settings = settings.map(|(name, value)| format!(" {name}={value}"));
-            let settings: String = settings.collect();
             // Writing to a string does not fail.
-            let _ = writeln!(text, "{}{settings}", self.command);
+            let _ = writeln!(text, "{}{}", self.command, row.title());
+            let several = self.rounds.len() > 1;
             let mut lines = vec![vec![String::new()]];
-            if self.rounds.len() > 1 {
-                lines[0].extend((1..=self.rounds.len()).map(|round| format!("round {round}")));
-            }
-            lines[0].push("all".to_owned());
-            for (place, figure) in row.figures.iter().enumerate() {
-                let mut line = vec![figure.name.clone()];
-                if self.rounds.len() > 1 {
-                    let rounds = self.rounds.iter().map(|rows| &rows[0].figures[place]);
-                    line.extend(rounds.map(|figure| shown(figure.value)));
+            lines.extend(row.figures().map(|(name, _)| vec![name.to_owned()]));
+            let mut column = |name: String, row: &Row| {
+                let values = row.figures().map(|(_, value)| value);
+                for (line, cell) in lines.iter_mut().zip(std::iter::once(name).chain(values)) {
+                    line.push(cell);
                 }
-                line.push(shown(figure.value));
-                lines.push(line);
+            };
+            for (number, rows) in self.rounds.iter().enumerate().filter(|_| several) {
+                column(format!("round {}", number + 1), &rows[0]);
             }
+            column("all".to_owned(), row);
             text += &aligned(&lines);
         } else {
             let _ = writeln!(text, "{}", self.command);
-            let mut lines: Vec<Vec<_>> = rows.iter().map(cells).collect();
-            lines.splice(0..0, rows.first().map(names));
+            let names = rows.first().map(Row::names);
+            let lines: Vec<_> = names
+                .into_iter()
+                .chain(rows.iter().map(Row::cells))
+                .collect();
             text += &aligned(&lines);
         }
-        for (status, count) in rows.iter().flat_map(|row| &row.refused) {
+        for (status, count) in rows.iter().flat_map(Row::refusals) {
             let _ = writeln!(text, "refused with {status}: {count}");
         }
         text
@@ -244,7 +108,7 @@ impl Report {
             return Ok(());
         };
         let header = ["command".to_owned(), "label".to_owned()];
-        let header = [&header[..], &names(first)].concat().join("\t");
+        let header = [&header[..], &first.names()].concat().join("\t");
         let mut options = OpenOptions::new();
         let opened = options.read(true).append(true).create(true).open(file);
         let mut table = opened.map_err(failed)?;
@@ -261,23 +125,11 @@ impl Report {
             }
         }
         for row in &rows {
-            let cells = cells(row).join("\t");
+            let cells = row.cells().join("\t");
             let _ = writeln!(text, "{}\t{}\t{cells}", self.command, self.label);
         }
         table.write_all(text.as_bytes()).map_err(failed)
     }
-}
-
-fn names(row: &Row) -> Vec<String> {
-    let settings = row.settings.iter().map(|(name, _)| (*name).to_owned());
-    let figures = row.figures.iter().map(|figure| figure.name.clone());
-    settings.chain(figures).collect()
-}
-
-fn cells(row: &Row) -> Vec<String> {
-    let settings = row.settings.iter().map(|(_, value)| value.clone());
-    let figures = row.figures.iter().map(|figure| shown(figure.value));
-    settings.chain(figures).collect()
 }
 
 /// Columns as wide as they need to be, the first to the left and the others to the right.
@@ -301,40 +153,14 @@ fn aligned(lines: &[Vec<String>]) -> String {
     text
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match (values.len() / 2, values.len() % 2) {
-        (_, _) if values.is_empty() => f64::NAN,
-        (middle, 1) => values[middle],
-        (middle, _) => f64::midpoint(values[middle - 1], values[middle]),
-    }
-}
-
-/// Three digits behind the point are more than any of it is exact to.
-fn rounded(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
-}
-
-fn number(value: f64) -> Value {
-    let value = rounded(value);
-    if value.fract() == 0.0 && value.abs() < 1e15 {
-        json!(value as i64)
-    } else {
-        // What is no number becomes null.
-        json!(value)
-    }
-}
-
-fn shown(value: f64) -> String {
-    if value.is_nan() {
-        return "-".to_owned();
-    }
-    rounded(value).to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
     use super::*;
+    use crate::ledger::Tally;
 
     fn row(rate: f64, lost: u64) -> Row {
         let mut row = Row::new([("shape", "hookbot".to_owned()), ("size", "64".to_owned())]);

@@ -1,14 +1,43 @@
 //! `resume`: subscribers that hang up again and again under load, and go on where they were.
 
-use crate::arguments::ResumeArgs;
+use clap::Args;
+
+use crate::arguments::{LoadArgs, RunArgs, TargetArgs, topics};
 use crate::crowd::{Call, Crowd, Habit, Interruptions};
 use crate::descriptors;
 use crate::failure::Failure;
 use crate::phase::Phase;
 use crate::publisher::Publisher;
-use crate::report::Row;
+use crate::row::Row;
 use crate::session::Session;
 use crate::shape::Shape;
+
+/// What is typed behind `resume`.
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// How many subscribers, spread over the topics.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: u32,
+
+    /// How often each hangs up and goes on where it was.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(..1_000_000))]
+    pub(crate) times: u32,
+
+    /// How many topics; each publisher publishes on them in turn.
+    #[arg(long, default_value_t = 1, value_parser = topics())]
+    pub(crate) topics: u32,
+
+    /// How many publishers.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) publishers: u16,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
 
 /// One round.
 pub(crate) async fn round(args: &ResumeArgs, session: &Session) -> Result<Row, Failure> {

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use hookbot_protocol::Key;
 
 use crate::arguments::{RunArgs, TargetArgs};
+use crate::descriptors;
 use crate::failure::Failure;
 use crate::process::{Memory, ServerProcess, Usage};
-use crate::report::Row;
+use crate::row::Row;
 use crate::spawned::Spawned;
 use crate::target::Target;
 use crate::tls;
@@ -36,6 +37,8 @@ impl Session {
         let elsewhere = args.i_own_this_host;
         let target =
             Target::resolve(&args.url, args.shape, key.as_ref(), connector, elsewhere).await?;
+        // A server that is started here has the same limit, and not all raise it by themselves.
+        descriptors::available();
         let spawned = match &args.spawn {
             Some(command) => Some(Spawned::start(command, secret.as_deref(), &target).await?),
             None => None,

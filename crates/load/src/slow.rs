@@ -1,13 +1,38 @@
 //! `slow`: what subscribers that never read cost those that do, and the server.
 
-use crate::arguments::SlowArgs;
+use clap::Args;
+
+use crate::arguments::{LoadArgs, RunArgs, TargetArgs};
 use crate::crowd::{Call, Crowd, Habit};
 use crate::descriptors;
 use crate::failure::Failure;
 use crate::phase::Phase;
 use crate::publisher::{Published, Publisher};
-use crate::report::Row;
+use crate::row::Row;
 use crate::session::Session;
+
+/// What is typed behind `slow`.
+#[derive(Debug, Args)]
+pub(crate) struct SlowArgs {
+    /// How many subscribers read.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) subscribers: u32,
+
+    /// How many never do.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) stalled: u32,
+
+    /// How many publishers.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) publishers: u16,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
 
 /// One round: the same load on the same readers, first alone, then beside the stalled ones.
 pub(crate) async fn round(args: &SlowArgs, session: &Session) -> Result<Row, Failure> {

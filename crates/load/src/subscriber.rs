@@ -12,8 +12,10 @@ use tokio::time::timeout;
 
 use crate::arrivals::Arrivals;
 use crate::clock;
+use crate::decoder::{Decoder, Said};
+use crate::event_lines::EventLines;
 use crate::failure::Failure;
-use crate::frames::{Decoder, EventLines, Frames, Said, pong};
+use crate::frames::{Frames, pong};
 use crate::seat::Seat;
 use crate::shape::Shape;
 use crate::stream::Stream;

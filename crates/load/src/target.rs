@@ -6,11 +6,13 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hookbot_protocol::{Key, Scope};
 use http::Uri;
 use rustls::pki_types::ServerName;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
@@ -22,7 +24,9 @@ use crate::stream::Stream;
 #[derive(Clone)]
 pub(crate) struct Target {
     shape: Shape,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    /// Which of them the last connection went to.
+    answers: Arc<AtomicUsize>,
     host: String,
     base: String,
     tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -46,8 +50,9 @@ pub(crate) struct Peculiar {
     pub(crate) receive_buffer: Option<usize>,
 }
 
-/// As many connections have one source address: fewer than there are ephemeral ports.
-const CONNECTIONS_PER_SOURCE: usize = 20_000;
+/// As many connections have one source address: once half of its ports are taken, the kernel is long
+/// in finding a free one, and connecting would take five times as long.
+const CONNECTIONS_PER_SOURCE: usize = 8_000;
 
 impl Target {
     /// Resolves a URL.
@@ -87,8 +92,9 @@ impl Target {
                 "not this machine (a test of your own host needs --i-own-this-host)",
             ));
         }
-        let first = addresses.first();
-        let address = *first.ok_or_else(|| usage("a host without an address"))?;
+        if addresses.is_empty() {
+            return Err(usage("a host without an address"));
+        }
         let token = |path: &str| {
             let scope = Scope::parse(path).ok();
             let token = scope.zip(key).map(|(scope, key)| key.mint(&scope).expose());
@@ -96,7 +102,8 @@ impl Target {
         };
         Ok(Self {
             shape,
-            address,
+            addresses,
+            answers: Arc::default(),
             host: format!("{host}:{port}"),
             base: uri.path().trim_end_matches('/').to_owned(),
             tls,
@@ -126,23 +133,23 @@ impl Target {
         })
     }
 
+    /// Connects to the address that answered before, or else to the next one that does.
     async fn connect_tcp(&self, peculiar: Peculiar) -> io::Result<TcpStream> {
-        let socket = Socket::new(
-            Domain::for_address(self.address),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        let source = peculiar.number / CONNECTIONS_PER_SOURCE;
-        if source > 0 && self.address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
-            let own = Ipv4Addr::new(127, 0, 1, u8::try_from(source).unwrap_or(u8::MAX));
-            socket.bind(&SocketAddr::from((own, 0)).into())?;
+        let first = self.answers.load(Ordering::Relaxed);
+        let mut failed = io::ErrorKind::AddrNotAvailable.into();
+        for turn in 0..self.addresses.len() {
+            let at = (first + turn) % self.addresses.len();
+            match connect_to(self.addresses[at], peculiar).await {
+                Ok(stream) => {
+                    if turn > 0 {
+                        self.answers.store(at, Ordering::Relaxed);
+                    }
+                    return Ok(stream);
+                }
+                Err(cause) => failed = cause,
+            }
         }
-        if let Some(size) = peculiar.receive_buffer {
-            SockRef::from(&socket).set_recv_buffer_size(size)?;
-        }
-        TcpSocket::from_std_stream(socket.into())
-            .connect(self.address)
-            .await
+        Err(failed)
     }
 
     /// The head of a publishing request.
@@ -183,6 +190,25 @@ impl Target {
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{events}{token}\r\n"
         )
     }
+}
+
+async fn connect_to(address: SocketAddr, peculiar: Peculiar) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    let source = peculiar.number / CONNECTIONS_PER_SOURCE;
+    if source > 0 && address.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
+        let own = Ipv4Addr::new(127, 0, 1, u8::try_from(source).unwrap_or(u8::MAX));
+        socket.bind(&SocketAddr::from((own, 0)).into())?;
+    }
+    if let Some(size) = peculiar.receive_buffer {
+        socket.set_recv_buffer_size(size)?;
+    }
+    TcpSocket::from_std_stream(socket.into())
+        .connect(address)
+        .await
 }
 
 /// Whether there is no way to reach anybody else by these.
@@ -229,6 +255,42 @@ mod tests {
         let other = SocketAddr::from(([192, 0, 2, 1], 80));
         assert!(all_loopback(&[own, mapped]));
         assert!(!all_loopback(&[own, other]));
+    }
+
+    #[tokio::test]
+    async fn more_connections_than_ports_have_other_sources() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = resolve(&format!("http://{address}"), false).await.unwrap();
+        let own = |last| IpAddr::from([127, 0, 1, last]);
+        let first = CONNECTIONS_PER_SOURCE - 1;
+        let table = [
+            (0, address.ip()),
+            (first, address.ip()),
+            (first + 1, own(1)),
+            (2 * CONNECTIONS_PER_SOURCE, own(2)),
+        ];
+        for (number, source) in table {
+            let peculiar = Peculiar {
+                number,
+                ..Peculiar::default()
+            };
+            let _stream = target.connect(peculiar).await.unwrap();
+            assert_eq!(listener.accept().await.unwrap().1.ip(), source);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_is_passed_over() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut target = resolve(&format!("http://{address}"), false).await.unwrap();
+        let deaf = SocketAddr::from(([127, 0, 0, 2], address.port()));
+        target.addresses.insert(0, deaf);
+        for _ in 0..2 {
+            target.connect(Peculiar::default()).await.unwrap();
+            assert_eq!(target.answers.load(Ordering::Relaxed), 1);
+        }
     }
 
     #[tokio::test]

@@ -26,6 +26,11 @@ impl Headers {
 
     /// All headers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.bytes()
+            .map(|(name, value)| (str::from_utf8(name).unwrap_or_default(), value))
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = &*self.0;
         std::iter::from_fn(move || {
             let (name_len, tail) = rest.split_first_chunk::<2>()?;
@@ -33,15 +38,15 @@ impl Headers {
             let (name, tail) = tail.split_at(u16::from_le_bytes(*name_len).into());
             let (value, tail) = tail.split_at(u32::from_le_bytes(*value_len) as usize);
             rest = tail;
-            Some((str::from_utf8(name).unwrap_or_default(), value))
+            Some((name, value))
         })
     }
 
     /// The first value of `name`, which must be in lower case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .find(|(own, _)| *own == name)
+        self.bytes()
+            .find(|(own, _)| *own == name.as_bytes())
             .map(|(_, value)| value)
     }
 

@@ -9,11 +9,12 @@
 use std::borrow::Cow;
 
 use hookbot_protocol::{Envelope, Filter, Message, Publication, Topic};
+use hookbot_signatures::EmptySecret;
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Outcome;
 use crate::router::{RouteError, Router};
-use crate::signature::{EmptySecret, Verifier};
+use crate::signature::Verifier;
 
 /// Republishes what GitHub signed, from `/unsafe/github.com/` to one topic a branch, and one a
 /// kind of event.

@@ -43,8 +43,8 @@ mod view;
 
 pub use cycle::Cycle;
 pub use github::Github;
+pub use hookbot_signatures::EmptySecret;
 pub use outcome::{Outcome, Unmatched};
 pub use route::{Fault, Part, Preset, Route};
 pub use router::{RouteError, Router};
 pub use rule::Rule;
-pub use signature::EmptySecret;

@@ -5,40 +5,47 @@
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
-use hookbot_protocol::Envelope;
-use sha1::Sha1;
-use sha2::Sha256;
+use hookbot_protocol::{Envelope, Headers};
+use hookbot_signatures::{EmptySecret, Provider, Refusal, Request, Scheme, Secret};
 
 use crate::router::RouteError;
 
 /// Checks signatures against one webhook's secret. It does not print.
 pub(crate) struct Verifier {
-    sha256: Hmac<Sha256>,
-    sha1: Hmac<Sha1>,
+    scheme: Scheme,
+    secrets: [Secret; 1],
 }
 
 impl Verifier {
     pub(crate) fn new(secret: &[u8]) -> Result<Self, EmptySecret> {
-        if secret.is_empty() {
-            return Err(EmptySecret);
-        }
         Ok(Self {
-            sha256: Hmac::new_from_slice(secret).map_err(|_| EmptySecret)?,
-            sha1: Hmac::new_from_slice(secret).map_err(|_| EmptySecret)?,
+            scheme: Provider::Github.into(),
+            secrets: [Secret::new(secret)?],
         })
     }
 
     /// Whether the secret's owner signed this payload, by the best signature that came with it.
     pub(crate) fn verify(&self, delivery: &Envelope) -> Result<(), RouteError> {
-        let payload = &delivery.payload;
-        let is_good = match (&*delivery.signature256, &*delivery.signature) {
-            ("", "") => return Err(RouteError::Unsigned),
-            ("", sha1) => is_signed(&self.sha1, payload, sha1.strip_prefix("sha1=")),
-            // A wrong one here is not made good by a right one of the weaker kind.
-            (sha256, _) => is_signed(&self.sha256, payload, sha256.strip_prefix("sha256=")),
+        let signatures = [
+            ("x-hub-signature-256", &delivery.signature256),
+            ("x-hub-signature", &delivery.signature),
+        ];
+        // An envelope has an empty text for what was not there.
+        let sent = signatures.iter().filter(|(_, value)| !value.is_empty());
+        let headers: Headers = sent
+            .map(|(name, value)| (*name, value.as_bytes()))
+            .collect();
+        let request = Request {
+            method: "POST",
+            url: "",
+            headers: &headers,
+            body: &delivery.payload,
         };
-        is_good.then_some(()).ok_or(RouteError::BadSignature)
+        match self.scheme.verify(&self.secrets, &request, 0) {
+            Ok(_) => Ok(()),
+            Err(Refusal::Missing(_)) => Err(RouteError::Unsigned),
+            Err(_) => Err(RouteError::BadSignature),
+        }
     }
 }
 
@@ -46,20 +53,6 @@ impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Verifier(..)")
     }
-}
-
-/// The secret has no bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the secret is empty, and everybody can sign with that one")]
-pub struct EmptySecret;
-
-/// Compares in constant time.
-fn is_signed<M: Mac + Clone>(mac: &M, payload: &[u8], hex: Option<&str>) -> bool {
-    let Some(signature) = hex.and_then(|hex| hex::decode(hex).ok()) else {
-        return false;
-    };
-    let mac = mac.clone().chain_update(payload);
-    mac.verify_slice(&signature).is_ok()
 }
 
 #[cfg(test)]

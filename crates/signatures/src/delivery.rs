@@ -2,6 +2,64 @@
 
 use hookbot_protocol::Headers;
 
+use crate::form;
+use crate::json;
+use crate::provider::Provider;
+use crate::request::Request;
+use crate::scheme::Scheme;
+
+impl Scheme {
+    /// What this provider calls the delivery, if it does, in its headers or in its body.
+    ///
+    /// Where one delivery carries several events, it is the first one's id.
+    #[must_use]
+    pub fn delivery_id(&self, request: &Request) -> Option<String> {
+        let headers = |names: &[&str]| {
+            let found = names.iter().find_map(|name| request.header(name).ok());
+            found.filter(|id| !id.is_empty()).map(str::to_owned)
+        };
+        let field = |path| json::find(request.body, path);
+        let Some(provider) = self.provider else {
+            let own = self.signatures.iter().find_map(|own| own.id.as_deref());
+            let own = own.and_then(|name| headers(&[name]));
+            return own.or_else(|| delivery_id(request.headers).map(str::to_owned));
+        };
+        match provider {
+            Provider::Github => headers(&["x-github-delivery"]),
+            Provider::Gitlab => headers(&["webhook-id", "idempotency-key", "x-gitlab-event-uuid"]),
+            Provider::Bitbucket => headers(&["x-request-uuid", "x-request-id"]),
+            Provider::Jira => headers(&["x-atlassian-webhook-identifier"]),
+            Provider::Gitea => headers(&["x-gitea-delivery", "x-github-delivery"]),
+            Provider::Forgejo => headers(&[
+                "x-forgejo-delivery",
+                "x-gitea-delivery",
+                "x-github-delivery",
+            ]),
+            Provider::Gogs => headers(&["x-gogs-delivery", "x-github-delivery"]),
+            Provider::Stripe | Provider::Circleci | Provider::Discord => field("id"),
+            Provider::Slack => field("event_id"),
+            Provider::Shopify => headers(&["x-shopify-event-id", "x-shopify-webhook-id"]),
+            // A call's or a message's own id is the same in each of its deliveries.
+            Provider::Twilio => headers(&["i-twilio-idempotency-token"]),
+            Provider::Mandrill => {
+                let events = form::value(request.body, "mandrill_events")?;
+                json::find(events.as_bytes(), "0._id")
+            }
+            Provider::Trello => field("action.id"),
+            Provider::StandardWebhooks => headers(&["webhook-id"]),
+            Provider::Svix => headers(&["svix-id", "webhook-id"]),
+            Provider::Sendgrid => field("0.sg_event_id"),
+            Provider::Pagerduty => field("event.id"),
+            Provider::Zoom => headers(&["x-zm-trackingid"]),
+            Provider::Linear => headers(&["linear-delivery"]),
+            Provider::Sentry => headers(&["request-id"]),
+            Provider::AwsSns => field("MessageId"),
+            Provider::MicrosoftGraph => field("value.0.id"),
+            Provider::Pusher | Provider::X | Provider::Dropbox | Provider::Meta => None,
+        }
+    }
+}
+
 /// What the sender calls this delivery, if it does: the first of the providers' headers that is
 /// there and is text.
 ///
@@ -46,6 +104,34 @@ const NAMES: [&str; 14] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_provider_is_asked_in_its_own_words_only() {
+        let headers = [("x-github-delivery", "1"), ("svix-id", "2")];
+        let headers: Headers = headers
+            .iter()
+            .map(|(name, value)| (*name, value.as_bytes()))
+            .collect();
+        let request = Request {
+            method: "POST",
+            url: "https://h/",
+            headers: &headers,
+            body: br#"{"id":"3","event_id":4,"event":{"id":"5"},"action":{"id":"6"}}"#,
+        };
+        for (provider, id) in [
+            (Provider::Github, Some("1")),
+            (Provider::Svix, Some("2")),
+            (Provider::Stripe, Some("3")),
+            (Provider::Slack, Some("4")),
+            (Provider::Pagerduty, Some("5")),
+            (Provider::Trello, Some("6")),
+            (Provider::Linear, None),
+            (Provider::Meta, None),
+        ] {
+            let found = Scheme::from(provider).delivery_id(&request);
+            assert_eq!(found.as_deref(), id, "{provider}");
+        }
+    }
 
     #[test]
     fn the_first_header_that_names_a_delivery_counts() {
