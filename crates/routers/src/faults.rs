@@ -113,6 +113,7 @@ impl Faults {
         }
         let body = route.body.as_deref();
         let body = body.and_then(|body| self.compile(Part::Body, Template::new(body, Kind::Body)));
+        let body = body.map(Box::new);
         let mut headers = Vec::new();
         for (name, source) in &route.headers {
             let part = Part::Header(name.clone());

@@ -30,7 +30,7 @@ pub struct Rule {
 pub(crate) enum What {
     Templates {
         to: Vec<Template>,
-        body: Option<Template>,
+        body: Option<Box<Template>>,
         headers: Vec<(String, Template)>,
     },
     Github(Option<Github>),
@@ -132,11 +132,13 @@ impl Rule {
         }
         let hops = Hops::of(message).next().ok_or(RouteError::Circle)?;
         let mut publications = match &self.what {
-            What::Github(None) => return Err(Why::Refused(RouteError::NoSecret)),
-            What::Github(Some(github)) => match github.route(message) {
-                Err(error) if error.is_distrust() => return Err(Why::Refused(error)),
-                routed => routed?,
-            },
+            What::Github(github) => {
+                let github = github.as_ref().ok_or(RouteError::NoSecret);
+                match github.and_then(|github| github.route(message)) {
+                    Err(error) if error.is_distrust() => return Err(Why::Refused(error)),
+                    routed => routed?,
+                }
+            }
             What::Templates { to, body, headers } => {
                 let text = |part, template: &Template| {
                     let text = template.render(&view);
