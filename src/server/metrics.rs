@@ -28,6 +28,9 @@ pub(super) struct Metrics {
     subscribers: Family<Connected, Gauge>,
     pub(super) resumes: Counter,
     pub(super) gaps: Counter,
+    routed: Family<By, Counter>,
+    parked: Family<By, Counter>,
+    not_routed: Family<By, Counter>,
 }
 
 /// Whether a message was published with a token.
@@ -46,6 +49,19 @@ enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Refused {
     reason: &'static str,
+}
+
+/// Which router; whoever runs the server has named it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct By {
+    router: String,
+}
+
+impl By {
+    fn router(name: &str) -> Self {
+        let router = name.to_owned();
+        Self { router }
+    }
 }
 
 /// How a subscriber gets its messages.
@@ -76,6 +92,9 @@ impl Metrics {
             subscribers: Family::default(),
             resumes: Counter::default(),
             gaps: Counter::default(),
+            routed: Family::default(),
+            parked: Family::default(),
+            not_routed: Family::default(),
         };
         let mut registry = Registry::with_prefix("hookbot");
         registry.register("publishes", "Messages published", metrics.publishes.clone());
@@ -111,6 +130,21 @@ impl Metrics {
             metrics.gaps.clone(),
         );
         token_uses.register(&mut registry);
+        registry.register(
+            "routed",
+            "Messages that a router has published",
+            metrics.routed.clone(),
+        );
+        registry.register(
+            "parked",
+            "Messages that a router could not route and has put aside",
+            metrics.parked.clone(),
+        );
+        registry.register(
+            "not_routed",
+            "Messages that a router did not trust or understand",
+            metrics.not_routed.clone(),
+        );
         registry.register_collector(Box::new(LogMetrics(broker)));
         registry.register_collector(Box::new(SourceMetrics(book)));
         Self {
@@ -131,6 +165,18 @@ impl Metrics {
 
     pub(super) fn refused(&self, reason: &'static str) {
         self.refusals.get_or_create(&Refused { reason }).inc();
+    }
+
+    pub(super) fn routed(&self, router: &str) {
+        self.routed.get_or_create(&By::router(router)).inc();
+    }
+
+    pub(super) fn parked(&self, router: &str) {
+        self.parked.get_or_create(&By::router(router)).inc();
+    }
+
+    pub(super) fn not_routed(&self, router: &str) {
+        self.not_routed.get_or_create(&By::router(router)).inc();
     }
 
     /// Everything, as Prometheus reads it.

@@ -70,6 +70,7 @@ pub use networks::{Networks, NetworksError};
 pub use proxies::{ForwardedHeader, ForwardedHeaderError, TrustedProxies};
 pub use rate::{Period, Rate, RateError};
 use roster::Roster;
+pub use routing::Routing;
 use rules::Rulebook;
 pub use rules::Rules;
 pub use settings::Settings;
@@ -83,6 +84,7 @@ pub use transport::{Peer, Transport};
 pub struct Server {
     state: Arc<State>,
     routers: Vec<Arc<dyn Router>>,
+    routing: Arc<Routing>,
 }
 
 /// What every connection shares.
@@ -154,17 +156,25 @@ impl Server {
             connections: TaskTracker::new(),
             settings,
         };
+        let state = Arc::new(state);
         Ok(Self {
-            state: Arc::new(state),
+            routing: Arc::new(Routing::new(state.clone())),
+            state,
             routers: Vec::new(),
         })
     }
 
-    /// Adds a router, which reads and publishes in this process.
+    /// Adds a router, which reads and publishes in this process as long as the server runs.
     #[must_use]
     pub fn with_router(mut self, router: Arc<dyn Router>) -> Self {
         self.routers.push(router);
         self
+    }
+
+    /// Routers that somebody may exchange, before the server runs and while it does.
+    #[must_use]
+    pub fn routing(&self) -> Arc<Routing> {
+        self.routing.clone()
     }
 
     /// What connections are secured with, so that somebody can have it reloaded.
@@ -181,9 +191,9 @@ impl Server {
 
     /// Serves until `stop` is cancelled and open work has ended, or had its grace.
     pub async fn run(self, listeners: Vec<Listener>, stop: CancellationToken) {
-        let Self { state, routers } = self;
+        let Self { state, routers, .. } = self;
         for router in routers {
-            routing::start(&state, &router).await;
+            routing::run(&state, router).await;
         }
         let background = TaskTracker::new();
         for listener in listeners {
