@@ -16,10 +16,9 @@ use tracing::{info, warn};
 
 use super::route_github::github;
 use super::{Failure, GlobalArgs};
-use crate::config::{Retain, Span, data_dir};
+use crate::config::{Retain, ServerTable, Span, data_dir};
 use crate::server::{
-    Bind, ForwardedHeader, Listener, Networks, NetworksError, Patience, Rate, Rules, Server,
-    Settings, Tls, TlsFiles, TrustedProxies,
+    Bind, ConfigFile, Configuration, Listener, Patience, Server, Settings, Tls, TlsFiles,
 };
 
 /// Runs the broker.
@@ -47,45 +46,19 @@ pub(super) struct ServeArgs {
     #[arg(long)]
     accept_sha1: bool,
 
-    /// The URL under which the world sees this server.
-    #[arg(long, env = "HOOKBOT_PUBLIC_URL", value_name = "URL")]
-    public_url: Option<String>,
+    /// A file with routes, and with what flags do not say. Read again when it changes, or on
+    /// SIGHUP.
+    #[arg(long, env = "HOOKBOT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
 
-    /// Another origin whose pages may connect with a browser's password, * for any; may be
-    /// repeated.
-    #[arg(long, value_name = "ORIGIN")]
-    origin: Vec<String>,
-
-    /// An origin whose pages may read event streams, * for any.
-    #[arg(long, value_name = "ORIGIN")]
-    cors_origin: Option<String>,
-
-    /// Publish a delivery only once in this time, however often its sender tries: by the delivery
-    /// ids of the well-known providers, for example 24h.
-    #[arg(long, value_name = "TIME")]
-    deduplicate: Option<Span>,
-
-    /// A file of tokens that are good no longer, one a line: a token's name, the token itself, or
-    /// sha256: and its SHA-256. Read again when it changes; connections that such a token has
-    /// opened are closed.
-    #[arg(long, env = "HOOKBOT_DENY_FILE", value_name = "FILE")]
-    deny_file: Option<PathBuf>,
-
-    /// How long open requests and deliveries may take to end when the server stops.
-    #[arg(long, default_value = "5s", value_name = "TIME")]
-    grace: Span,
+    #[command(flatten)]
+    server: ServerTable,
 
     #[command(flatten)]
     storage: StorageArgs,
 
     #[command(flatten)]
     tls: TlsArgs,
-
-    #[command(flatten)]
-    limits: LimitArgs,
-
-    #[command(flatten)]
-    addresses: AddressArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,11 +77,6 @@ struct StorageArgs {
     /// Keep messages in memory only, whatever the folder: faster, and gone after a restart.
     #[arg(long)]
     memory: bool,
-
-    /// What is kept, a time, a size, a number of messages or several of these; a quarter of it is
-    /// for unsafe topics. By default 7d,10GiB, or 256MiB in memory, where only the size counts.
-    #[arg(long, env = "HOOKBOT_RETAIN", value_name = "LIMITS")]
-    retain: Option<Retain>,
 
     /// Give messages up that are damaged, rather than not to start.
     #[arg(long, conflicts_with = "memory")]
@@ -144,137 +112,20 @@ struct TlsArgs {
     client_ca: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Limits")]
-struct LimitArgs {
-    /// The largest body that may be published.
-    #[arg(long, default_value = "25MiB", value_name = "SIZE")]
-    max_body: ByteSize,
-
-    /// How long a body may take to arrive.
-    #[arg(long, default_value = "60s", value_name = "TIME")]
-    body_timeout: Span,
-
-    /// How many bytes of bodies may be on their way in at once; publishers without a token can
-    /// take a quarter of it.
-    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
-    max_in_flight: ByteSize,
-
-    /// How many messages a second may be published without a token.
-    #[arg(long, default_value = "1000", value_name = "N")]
-    unsafe_rate: NonZeroU32,
-
-    /// How many of these may come from one address; by default half of them.
-    #[arg(long, value_name = "N")]
-    unsafe_rate_per_address: Option<NonZeroU32>,
-
-    /// How often one address may publish or subscribe, for example 100/s, 600/m or 1000/h.
-    #[arg(long, value_name = "RATE")]
-    address_rate: Option<Rate>,
-
-    /// How often one token may be used.
-    #[arg(long, value_name = "RATE")]
-    token_rate: Option<Rate>,
-
-    /// How often one topic may be published to.
-    #[arg(long, value_name = "RATE")]
-    topic_rate: Option<Rate>,
-
-    /// How many subscribers there may be.
-    #[arg(long, value_name = "N")]
-    max_subscribers: Option<usize>,
-
-    /// How many subscribers may use one token.
-    #[arg(long, value_name = "N")]
-    max_subscribers_per_token: Option<usize>,
-
-    /// How much memory the process may take before nothing new is let in.
-    #[arg(long, value_name = "SIZE")]
-    max_memory: Option<ByteSize>,
-
-    /// How many connections there may be at once; by default, as many as descriptors.
-    #[arg(long, value_name = "N")]
-    max_connections: Option<NonZeroU32>,
-
-    /// How often subscribers are pinged.
-    #[arg(long, default_value = "30s", value_name = "TIME")]
-    ping_interval: Span,
-
-    /// How long a subscriber may neither send nor accept anything.
-    #[arg(long, default_value = "90s", value_name = "TIME")]
-    write_timeout: Span,
-}
-
-/// Each of these takes addresses, networks such as 10.0.0.0/8, and file:PATH for a list of them.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Addresses")]
-struct AddressArgs {
-    /// Proxies whose word for a client's address is taken: addresses, networks, file:PATH for a
-    /// list of them, or unix for whoever comes through a unix socket.
-    #[arg(long, env = "HOOKBOT_TRUSTED_PROXIES", value_name = "NETWORKS")]
-    #[arg(value_delimiter = ',')]
-    trusted_proxies: Vec<String>,
-
-    /// The header in which they name the client, x-forwarded-for or forwarded; they have to
-    /// overwrite what a client sends in it, or to add to it.
-    #[arg(long, value_name = "HEADER", default_value_t)]
-    forwarded_header: ForwardedHeader,
-
-    /// Their connections begin with a header of the PROXY protocol, version 1 or 2.
-    #[arg(long, requires = "trusted_proxies")]
-    proxy_protocol: bool,
-
-    /// The only addresses that may ask anything.
-    #[arg(long, value_name = "NETWORKS", value_delimiter = ',')]
-    allow_addresses: Vec<String>,
-
-    /// Addresses that may ask nothing.
-    #[arg(long, value_name = "NETWORKS", value_delimiter = ',')]
-    deny_addresses: Vec<String>,
-}
-
-impl AddressArgs {
-    /// Puts what was typed into the rules.
-    fn apply(&self, rules: &mut Rules) -> Result<(), NetworksError> {
-        if !self.trusted_proxies.is_empty() {
-            let is_local = |entry: &&String| *entry == "unix";
-            let networks = self.trusted_proxies.iter().filter(|entry| !is_local(entry));
-            rules.proxies = TrustedProxies {
-                networks: Networks::parse(networks)?,
-                local: self.trusted_proxies.iter().any(|entry| is_local(&entry)),
-                header: self.forwarded_header,
-                protocol: self.proxy_protocol,
-            };
-        }
-        if !self.allow_addresses.is_empty() {
-            rules.admitted = Some(Networks::parse(&self.allow_addresses)?);
-        }
-        if !self.deny_addresses.is_empty() {
-            rules.refused = Networks::parse(&self.deny_addresses)?;
-        }
-        Ok(())
-    }
-}
-
-impl LimitArgs {
-    /// Puts what was typed into the rules.
-    fn apply(&self, rules: &mut Rules) {
-        rules.address_rate = self.address_rate.or(rules.address_rate);
-        rules.token_rate = self.token_rate.or(rules.token_rate);
-        rules.topic_rate = self.topic_rate.or(rules.topic_rate);
-        rules.max_subscribers = self.max_subscribers.or(rules.max_subscribers);
-        rules.max_subscribers_per_token = self
-            .max_subscribers_per_token
-            .or(rules.max_subscribers_per_token);
-    }
-}
-
 pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> {
     let keys = global.keys.keys()?.accepting_sha1(args.accept_sha1);
-    let mut settings = args.settings(Settings::new(keys));
-    args.limits.apply(&mut settings.rules);
-    let applied = args.addresses.apply(&mut settings.rules);
-    applied.map_err(|error| Failure::Usage(error.into()))?;
+    let config = args.config(global);
+    let (server, config) = match config.map(|file| Ok::<_, Failure>((file.load()?, file))) {
+        None => (args.server.clone(), None),
+        Some(loaded) => {
+            let (config, file) = loaded?;
+            (
+                args.server.clone().or(config.server.clone()),
+                Some((file, config)),
+            )
+        }
+    };
+    let settings = args.settings(&server, Settings::new(keys));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -283,7 +134,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
         let signals = Signals::new()?;
         let listeners = bind(&args.bind).await?;
         // Those who come while it is read are patient.
-        let (log, data_dir) = args.storage.open()?;
+        let (log, data_dir) = args.storage.open(server.retain)?;
         let settings = Settings {
             data_dir,
             ..settings
@@ -295,9 +146,12 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
         if args.router.contains(&RouterName::Github) {
             server = server.with_router(Arc::new(github(global)?));
         }
+        if let Some((file, config)) = config {
+            server = server.with_configuration(file, config);
+        }
         announce(&listeners, args.tls.tls_cert.is_some())?;
         let stop = CancellationToken::new();
-        tokio::spawn(signals.obey(stop.clone(), server.tls()));
+        tokio::spawn(signals.obey(stop.clone(), server.tls(), server.configuration()));
         server.run(listeners, stop).await;
         info!("stopped");
         Ok(())
@@ -306,8 +160,8 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
 
 impl StorageArgs {
     /// The log, and its folder if it has one.
-    fn open(&self) -> Result<(Arc<dyn Log>, Option<PathBuf>), Failure> {
-        let retain = self.retain.unwrap_or_default();
+    fn open(&self, retain: Option<Retain>) -> Result<(Arc<dyn Log>, Option<PathBuf>), Failure> {
+        let retain = retain.unwrap_or_default();
         if self.memory {
             info!("messages are kept in memory and will be gone after a restart");
             return Ok((Arc::new(MemoryLog::new(retain.in_memory())), None));
@@ -326,29 +180,41 @@ impl StorageArgs {
 }
 
 impl ServeArgs {
-    fn settings(&self, defaults: Settings) -> Settings {
-        let limits = &self.limits;
+    /// The configuration file, if there is one, and what it needs to be read.
+    fn config(&self, global: &GlobalArgs) -> Option<ConfigFile> {
+        let routers = self.router.iter().map(|name| match name {
+            RouterName::Github => "github".to_owned(),
+        });
+        Some(ConfigFile {
+            file: self.config.clone()?,
+            github: global.github_secret.clone(),
+            taken: routers.collect(),
+        })
+    }
+
+    /// What `server`, flags and file together, comes to.
+    fn settings(&self, server: &ServerTable, defaults: Settings) -> Settings {
+        let time = |said: Option<Span>, default| said.map_or(default, |Span(time)| time);
+        let size = |said: Option<ByteSize>, default| said.map_or(default, bytes);
+        let write_timeout = time(server.write_timeout, defaults.write_timeout);
         let tls = &self.tls;
         Settings {
-            public_url: self.public_url.clone(),
-            origins: self.origin.clone(),
-            cors_origin: self.cors_origin.clone(),
-            deduplicate: self.deduplicate.map(|Span(window)| window),
-            max_body: bytes(limits.max_body),
-            body_timeout: limits.body_timeout.0,
-            max_in_flight: bytes(limits.max_in_flight),
-            unsafe_rate: limits.unsafe_rate,
-            unsafe_share: limits.unsafe_rate_per_address,
-            max_memory: limits.max_memory.map(|size| size.as_u64()),
-            deny_file: self.deny_file.clone(),
-            max_connections: max_connections(limits.max_connections),
-            ping_interval: limits.ping_interval.0,
-            write_timeout: limits.write_timeout.0,
+            public_url: server.public_url.clone(),
+            origins: server.origins.clone(),
+            cors_origin: server.cors_origin.clone(),
+            deduplicate: server.deduplicate.map(|Span(window)| window),
+            max_body: size(server.max_body, defaults.max_body),
+            body_timeout: time(server.body_timeout, defaults.body_timeout),
+            max_in_flight: size(server.max_in_flight, defaults.max_in_flight),
+            unsafe_rate: server.unsafe_rate.unwrap_or(defaults.unsafe_rate),
+            max_connections: max_connections(server.max_connections),
+            ping_interval: time(server.ping_interval, defaults.ping_interval),
+            write_timeout,
             patience: Patience {
-                write: limits.write_timeout.0,
+                write: write_timeout,
                 ..defaults.patience
             },
-            grace: self.grace.0,
+            grace: time(server.grace, defaults.grace),
             tls: tls
                 .tls_cert
                 .clone()
@@ -432,7 +298,12 @@ impl Signals {
     }
 
     /// Stops at the first signal, at once at the second, and reloads at a hang-up.
-    async fn obey(mut self, stop: CancellationToken, tls: Option<Arc<Tls>>) {
+    async fn obey(
+        mut self,
+        stop: CancellationToken,
+        tls: Option<Arc<Tls>>,
+        configuration: Option<Arc<Configuration>>,
+    ) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}
@@ -440,6 +311,9 @@ impl Signals {
                 _ = self.hangup.recv() => {
                     if let Some(tls) = &tls {
                         tls.reload();
+                    }
+                    if let Some(configuration) = &configuration {
+                        configuration.reload().await;
                     }
                     continue;
                 }

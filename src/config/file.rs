@@ -219,6 +219,30 @@ pub enum ConfigError {
     /// The file is wrong.
     #[error("{0}")]
     Wrong(#[from] Problems),
+    /// A route needs the secret, which no file has.
+    #[error("route `{route}` needs the secret GitHub signs with: set HOOKBOT_GITHUB_SECRET")]
+    NoSecret {
+        /// Which one.
+        route: String,
+    },
+    /// A route is called as a router is that runs anyway.
+    #[error("route `{route}` has the name of a router that --router runs")]
+    Taken {
+        /// Which one.
+        route: String,
+    },
+}
+
+impl ConfigError {
+    /// What is wrong, on one line.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Wrong(problems) => problems.brief(),
+            Self::Read { source, .. } => format!("{self}: {source}"),
+            Self::NoSecret { .. } | Self::Taken { .. } => self.to_string(),
+        }
+    }
 }
 
 #[cfg(test)]

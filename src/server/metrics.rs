@@ -31,6 +31,8 @@ pub(super) struct Metrics {
     routed: Family<By, Counter>,
     parked: Family<By, Counter>,
     not_routed: Family<By, Counter>,
+    pub(super) config_reloads: Counter,
+    pub(super) config_reload_failures: Counter,
 }
 
 /// Whether a message was published with a token.
@@ -95,6 +97,8 @@ impl Metrics {
             routed: Family::default(),
             parked: Family::default(),
             not_routed: Family::default(),
+            config_reloads: Counter::default(),
+            config_reload_failures: Counter::default(),
         };
         let mut registry = Registry::with_prefix("hookbot");
         registry.register("publishes", "Messages published", metrics.publishes.clone());
@@ -144,6 +148,16 @@ impl Metrics {
             "not_routed",
             "Messages that a router did not trust or understand",
             metrics.not_routed.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Changes of the configuration that were taken",
+            metrics.config_reloads.clone(),
+        );
+        registry.register(
+            "config_reload_failures",
+            "Changes of the configuration that were wrong and not taken",
+            metrics.config_reload_failures.clone(),
         );
         registry.register_collector(Box::new(LogMetrics(broker)));
         registry.register_collector(Box::new(SourceMetrics(book)));

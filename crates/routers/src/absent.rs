@@ -5,7 +5,6 @@
 //! the place of what is absent that is above all of them, and has to hold both times.
 
 use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use minijinja::value::{Object, Value};
@@ -26,7 +25,7 @@ impl Absent {
         }
         self.is_asked_for.store(true, Ordering::Relaxed);
         let is_above = self.is_above.load(Ordering::Relaxed);
-        is_above.then(|| ABOVE.clone())
+        is_above.then(above)
     }
 
     /// Whether anything was asked for in vain.
@@ -45,11 +44,13 @@ impl Absent {
 #[derive(Debug)]
 struct Above;
 
-static ABOVE: LazyLock<Value> = LazyLock::new(|| Value::from_object(Above));
+fn above() -> Value {
+    Value::from_object(Above)
+}
 
 impl Object for Above {
     fn get_value(self: &Arc<Self>, _: &Value) -> Option<Value> {
-        Some(ABOVE.clone())
+        Some(above())
     }
 
     fn call_method(
@@ -58,7 +59,7 @@ impl Object for Above {
         _: &str,
         _: &[Value],
     ) -> Result<Value, Error> {
-        Ok(ABOVE.clone())
+        Ok(above())
     }
 }
 
