@@ -9,6 +9,7 @@ use hookbot_protocol::{DenyList, DenyListError};
 use tracing::warn;
 
 use super::Control;
+use super::fingerprint::Fingerprint;
 
 /// Reads the file.
 ///
@@ -29,10 +30,10 @@ pub(super) fn read(file: &Path) -> Result<DenyList, DenyFileError> {
 /// Applies what the file says whenever it changes, until dropped. A file that can't be used is
 /// logged, and what was revoked stays so.
 pub(super) async fn watch(control: Control, file: PathBuf) {
-    let mut seen = version(&file);
+    let mut seen = Fingerprint::of(&file);
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
-        let now = version(&file);
+        let now = Fingerprint::of(&file);
         if now == seen {
             continue;
         }
@@ -45,13 +46,6 @@ pub(super) async fn watch(control: Control, file: PathBuf) {
             }
         }
     }
-}
-
-/// What changes when a file is written or replaced, behind symbolic links too.
-fn version(file: &Path) -> Option<(u64, i64, i64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let file = fs::metadata(file).ok()?;
-    Some((file.ino(), file.mtime(), file.mtime_nsec(), file.len()))
 }
 
 /// How often the file is looked at: whoever is revoked is out within a second.

@@ -55,6 +55,7 @@ use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
 use hookbot_protocol::{DenyList, Token};
 use hookbot_routers::Router;
+use hookbot_signatures::Scheme;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -103,6 +104,8 @@ struct State {
     strangers: Strangers,
     /// The rules as they are now.
     book: Arc<ArcSwap<Rulebook>>,
+    /// Held while rules are changed.
+    changing: tokio::sync::Mutex<()>,
     /// What the file of revoked tokens says.
     revoked: ArcSwap<DenyList>,
     roster: Arc<Roster>,
@@ -146,6 +149,7 @@ impl Server {
             failures: Failures::new(),
             strangers: Strangers::new(settings.unsafe_rate, share),
             book,
+            changing: tokio::sync::Mutex::new(()),
             revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
             roster: Arc::default(),
             token_uses,
@@ -162,6 +166,7 @@ impl Server {
             connections: TaskTracker::new(),
             settings,
         };
+        state.advise();
         let state = Arc::new(state);
         Ok(Self {
             routing: Arc::new(Routing::new(state.clone())),
@@ -275,6 +280,23 @@ impl Control {
         self.0.book.load().rules.clone()
     }
 
+    /// Changes the rules, or nothing when `change` fails.
+    ///
+    /// # Errors
+    ///
+    /// What `change` says.
+    pub async fn update<E>(
+        &self,
+        change: impl FnOnce(&mut Rules) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // Of two changes at a time, one would undo the other.
+        let _alone = self.0.changing.lock().await;
+        let mut rules = self.rules();
+        change(&mut rules)?;
+        self.replace(rules).await;
+        Ok(())
+    }
+
     /// Puts other rules in their place. Requests under way end by the old ones; subscribers whom
     /// the new ones no longer allow are closed.
     pub async fn replace(&self, rules: Rules) {
@@ -286,6 +308,7 @@ impl Control {
         if !same_keys {
             self.0.token_uses.forget_previous();
         }
+        self.0.advise();
         self.review(!same_keys).await;
     }
 
@@ -333,6 +356,21 @@ fn half(rate: std::num::NonZeroU32) -> std::num::NonZeroU32 {
 }
 
 impl State {
+    /// Says what is allowed and hardly meant.
+    fn advise(&self) {
+        let book = self.book.load();
+        for source in book.rules.sources.iter() {
+            let signs_url = source.scheme.as_ref().is_some_and(Scheme::signs_url);
+            if signs_url && self.settings.public_url.is_none() {
+                let source = &source.name;
+                warn!(
+                    source,
+                    "its provider signs URLs: without public_url they are taken from Host"
+                );
+            }
+        }
+    }
+
     /// Whether one who has subscribed with this token, from there, is still welcome.
     fn may_stay(&self, token: &Token, address: Option<IpAddr>) -> bool {
         let rules = &self.book.load().rules;

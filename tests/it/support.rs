@@ -96,8 +96,7 @@ impl TestServer {
         if let Some(file) = options.config {
             let file = ConfigFile {
                 file,
-                github: None,
-                taken: Vec::new(),
+                ..ConfigFile::default()
             };
             let config = file.load().unwrap();
             server = server.with_configuration(file, config);
