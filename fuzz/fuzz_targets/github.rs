@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use hmac::{Hmac, KeyInit, Mac};
 use hookbot_protocol::{Envelope, Headers, Message, Offset, Publication, Topic};
-use hookbot_routers::{Github, Router};
+use hookbot_routers::Github;
 use libfuzzer_sys::fuzz_target;
 use sha2::Sha256;
 

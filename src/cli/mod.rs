@@ -1,5 +1,6 @@
 //! Arguments as typed: one file a command, and how each way to fail leaves the process.
 
+mod check;
 mod completion;
 mod input;
 mod listen;
@@ -9,6 +10,7 @@ mod man;
 mod output;
 mod publish;
 mod remote;
+mod route;
 mod route_github;
 mod serve;
 mod sign;
@@ -23,7 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hookbot_log::OpenError;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{KeyArgs, KeyError, NoDataDir, Secret};
+use crate::config::{ConfigError, KeyArgs, KeyError, NoDataDir, Secret};
 
 /// Turns webhooks into messages that anything can listen to, from behind any firewall.
 ///
@@ -81,6 +83,8 @@ enum Command {
     Listen(listen::ListenArgs),
     Publish(publish::PublishArgs),
     RouteGithub(route_github::RouteGithubArgs),
+    Route(route::RouteArgs),
+    Check(check::CheckArgs),
     Log(log::LogArgs),
     Verify(Box<verify::VerifyArgs>),
     Sign(Box<sign::SignArgs>),
@@ -106,6 +110,9 @@ enum Failure {
     /// Messages that were acknowledged are damaged.
     #[error("{0}; --repair gives the damaged messages up and keeps all others")]
     Damaged(OpenError),
+    /// The configuration file is wrong.
+    #[error("{0}")]
+    Config(ConfigError),
     /// Everything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -120,6 +127,7 @@ impl Failure {
             Self::Unreachable(_) => 4,
             Self::Timeout(_) => 5,
             Self::Damaged(_) => 6,
+            Self::Config(_) => 7,
         }
     }
 }
@@ -133,6 +141,15 @@ impl From<KeyError> for Failure {
 impl From<NoDataDir> for Failure {
     fn from(error: NoDataDir) -> Self {
         Self::Usage(error.into())
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::Read { .. } => Self::Usage(error.into()),
+            error => Self::Config(error),
+        }
     }
 }
 
@@ -164,7 +181,8 @@ Exit codes:
   3  the server refused, for example because of the token, or verify did
   4  the server can't be reached or was lost
   5  not done within --timeout
-  6  messages on disk are damaged";
+  6  messages on disk are damaged
+  7  the configuration file is wrong";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -198,6 +216,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Listen(args) => listen::run(&args),
         Command::Publish(args) => publish::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
+        Command::Route(args) => route::run(&global, &args),
+        Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),

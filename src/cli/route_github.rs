@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::Args;
 use hookbot_listen::{Endpoint, Publisher, retrying_watch};
 use hookbot_protocol::{Message, Offset, Publication, Scope, Topic};
-use hookbot_routers::{Github, Router};
+use hookbot_routers::Github;
 use tracing::{info, warn};
 
 use super::listen::UNSAFE_IS_OK;

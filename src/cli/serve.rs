@@ -16,8 +16,10 @@ use tracing::{info, warn};
 
 use super::route_github::github;
 use super::{Failure, GlobalArgs};
-use crate::config::{Retain, Span, data_dir};
-use crate::server::{Bind, Listener, Patience, Server, Settings, Tls, TlsFiles};
+use crate::config::{Retain, ServerTable, Span, data_dir};
+use crate::server::{
+    Bind, ConfigFile, Configuration, Listener, Patience, Server, Settings, Tls, TlsFiles,
+};
 
 /// Runs the broker.
 ///
@@ -44,36 +46,19 @@ pub(super) struct ServeArgs {
     #[arg(long)]
     accept_sha1: bool,
 
-    /// The URL under which the world sees this server.
-    #[arg(long, env = "HOOKBOT_PUBLIC_URL", value_name = "URL")]
-    public_url: Option<String>,
+    /// A file with routes, and with what flags do not say. Read again when it changes, or on
+    /// SIGHUP.
+    #[arg(long, env = "HOOKBOT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
 
-    /// Another origin whose pages may connect with a browser's password, * for any; may be
-    /// repeated.
-    #[arg(long, value_name = "ORIGIN")]
-    origin: Vec<String>,
-
-    /// An origin whose pages may read event streams, * for any.
-    #[arg(long, value_name = "ORIGIN")]
-    cors_origin: Option<String>,
-
-    /// Publish a delivery only once in this time, however often its sender tries: by the delivery
-    /// ids of the well-known providers, for example 24h.
-    #[arg(long, value_name = "TIME")]
-    deduplicate: Option<Span>,
-
-    /// How long open requests and deliveries may take to end when the server stops.
-    #[arg(long, default_value = "5s", value_name = "TIME")]
-    grace: Span,
+    #[command(flatten)]
+    server: ServerTable,
 
     #[command(flatten)]
     storage: StorageArgs,
 
     #[command(flatten)]
     tls: TlsArgs,
-
-    #[command(flatten)]
-    limits: LimitArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -92,11 +77,6 @@ struct StorageArgs {
     /// Keep messages in memory only, whatever the folder: faster, and gone after a restart.
     #[arg(long)]
     memory: bool,
-
-    /// What is kept, a time, a size, a number of messages or several of these; a quarter of it is
-    /// for unsafe topics. By default 7d,10GiB, or 256MiB in memory, where only the size counts.
-    #[arg(long, env = "HOOKBOT_RETAIN", value_name = "LIMITS")]
-    retain: Option<Retain>,
 
     /// Give messages up that are damaged, rather than not to start.
     #[arg(long, conflicts_with = "memory")]
@@ -132,42 +112,20 @@ struct TlsArgs {
     client_ca: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Limits")]
-struct LimitArgs {
-    /// The largest body that may be published.
-    #[arg(long, default_value = "25MiB", value_name = "SIZE")]
-    max_body: ByteSize,
-
-    /// How long a body may take to arrive.
-    #[arg(long, default_value = "60s", value_name = "TIME")]
-    body_timeout: Span,
-
-    /// How many bytes of bodies may be on their way in at once; publishers without a token can
-    /// take a quarter of it.
-    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
-    max_in_flight: ByteSize,
-
-    /// How many messages a second may be published without a token.
-    #[arg(long, default_value = "1000", value_name = "N")]
-    unsafe_rate: NonZeroU32,
-
-    /// How many connections there may be at once; by default, as many as descriptors.
-    #[arg(long, value_name = "N")]
-    max_connections: Option<NonZeroU32>,
-
-    /// How often subscribers are pinged.
-    #[arg(long, default_value = "30s", value_name = "TIME")]
-    ping_interval: Span,
-
-    /// How long a subscriber may neither send nor accept anything.
-    #[arg(long, default_value = "90s", value_name = "TIME")]
-    write_timeout: Span,
-}
-
 pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> {
     let keys = global.keys.keys()?.accepting_sha1(args.accept_sha1);
-    let settings = args.settings(Settings::new(keys));
+    let config = args.config(global);
+    let (server, config) = match config.map(|file| Ok::<_, Failure>((file.load()?, file))) {
+        None => (args.server.clone(), None),
+        Some(loaded) => {
+            let (config, file) = loaded?;
+            (
+                args.server.clone().or(config.server.clone()),
+                Some((file, config)),
+            )
+        }
+    };
+    let settings = args.settings(&server, Settings::new(keys));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -176,7 +134,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
         let signals = Signals::new()?;
         let listeners = bind(&args.bind).await?;
         // Those who come while it is read are patient.
-        let (log, data_dir) = args.storage.open()?;
+        let (log, data_dir) = args.storage.open(server.retain)?;
         let settings = Settings {
             data_dir,
             ..settings
@@ -188,9 +146,12 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
         if args.router.contains(&RouterName::Github) {
             server = server.with_router(Arc::new(github(global)?));
         }
+        if let Some((file, config)) = config {
+            server = server.with_configuration(file, config);
+        }
         announce(&listeners, args.tls.tls_cert.is_some())?;
         let stop = CancellationToken::new();
-        tokio::spawn(signals.obey(stop.clone(), server.tls()));
+        tokio::spawn(signals.obey(stop.clone(), server.tls(), server.configuration()));
         server.run(listeners, stop).await;
         info!("stopped");
         Ok(())
@@ -199,8 +160,8 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
 
 impl StorageArgs {
     /// The log, and its folder if it has one.
-    fn open(&self) -> Result<(Arc<dyn Log>, Option<PathBuf>), Failure> {
-        let retain = self.retain.unwrap_or_default();
+    fn open(&self, retain: Option<Retain>) -> Result<(Arc<dyn Log>, Option<PathBuf>), Failure> {
+        let retain = retain.unwrap_or_default();
         if self.memory {
             info!("messages are kept in memory and will be gone after a restart");
             return Ok((Arc::new(MemoryLog::new(retain.in_memory())), None));
@@ -219,26 +180,41 @@ impl StorageArgs {
 }
 
 impl ServeArgs {
-    fn settings(&self, defaults: Settings) -> Settings {
-        let limits = &self.limits;
+    /// The configuration file, if there is one, and what it needs to be read.
+    fn config(&self, global: &GlobalArgs) -> Option<ConfigFile> {
+        let routers = self.router.iter().map(|name| match name {
+            RouterName::Github => "github".to_owned(),
+        });
+        Some(ConfigFile {
+            file: self.config.clone()?,
+            github: global.github_secret.clone(),
+            taken: routers.collect(),
+        })
+    }
+
+    /// What `server`, flags and file together, comes to.
+    fn settings(&self, server: &ServerTable, defaults: Settings) -> Settings {
+        let time = |said: Option<Span>, default| said.map_or(default, |Span(time)| time);
+        let size = |said: Option<ByteSize>, default| said.map_or(default, bytes);
+        let write_timeout = time(server.write_timeout, defaults.write_timeout);
         let tls = &self.tls;
         Settings {
-            public_url: self.public_url.clone(),
-            origins: self.origin.clone(),
-            cors_origin: self.cors_origin.clone(),
-            deduplicate: self.deduplicate.map(|Span(window)| window),
-            max_body: bytes(limits.max_body),
-            body_timeout: limits.body_timeout.0,
-            max_in_flight: bytes(limits.max_in_flight),
-            unsafe_rate: limits.unsafe_rate,
-            max_connections: max_connections(limits.max_connections),
-            ping_interval: limits.ping_interval.0,
-            write_timeout: limits.write_timeout.0,
+            public_url: server.public_url.clone(),
+            origins: server.origins.clone(),
+            cors_origin: server.cors_origin.clone(),
+            deduplicate: server.deduplicate.map(|Span(window)| window),
+            max_body: size(server.max_body, defaults.max_body),
+            body_timeout: time(server.body_timeout, defaults.body_timeout),
+            max_in_flight: size(server.max_in_flight, defaults.max_in_flight),
+            unsafe_rate: server.unsafe_rate.unwrap_or(defaults.unsafe_rate),
+            max_connections: max_connections(server.max_connections),
+            ping_interval: time(server.ping_interval, defaults.ping_interval),
+            write_timeout,
             patience: Patience {
-                write: limits.write_timeout.0,
+                write: write_timeout,
                 ..defaults.patience
             },
-            grace: self.grace.0,
+            grace: time(server.grace, defaults.grace),
             tls: tls
                 .tls_cert
                 .clone()
@@ -322,7 +298,12 @@ impl Signals {
     }
 
     /// Stops at the first signal, at once at the second, and reloads at a hang-up.
-    async fn obey(mut self, stop: CancellationToken, tls: Option<Arc<Tls>>) {
+    async fn obey(
+        mut self,
+        stop: CancellationToken,
+        tls: Option<Arc<Tls>>,
+        configuration: Option<Arc<Configuration>>,
+    ) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}
@@ -330,6 +311,9 @@ impl Signals {
                 _ = self.hangup.recv() => {
                     if let Some(tls) = &tls {
                         tls.reload();
+                    }
+                    if let Some(configuration) = &configuration {
+                        configuration.reload().await;
                     }
                     continue;
                 }

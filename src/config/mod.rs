@@ -1,14 +1,25 @@
 //! Settings as meant: what flags, environment and files come to, once they are read.
 //!
-//! A flag wins over the environment. Secrets never print; see [`Secret`].
+//! A flag wins over the environment, and that over the file. Secrets never print; see [`Secret`].
 
 mod data_dir;
+mod file;
 mod keys;
+mod problem;
 mod retain;
+mod route_table;
+mod server_table;
 mod span;
+mod table;
+mod text;
 
 pub use data_dir::{NoDataDir, data_dir};
+pub use file::{Config, ConfigError};
 pub(crate) use keys::without_newline;
 pub use keys::{KeyArgs, KeyError, Secret};
+pub use problem::{Problem, Problems};
 pub use retain::{Retain, RetainError};
+pub use route_table::{PresetName, RouteTable};
+pub use server_table::ServerTable;
 pub use span::{Span, SpanError};
+pub use text::Texts;

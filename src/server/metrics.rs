@@ -21,6 +21,11 @@ pub(super) struct Metrics {
     subscribers: Family<Connected, Gauge>,
     pub(super) resumes: Counter,
     pub(super) gaps: Counter,
+    routed: Family<By, Counter>,
+    parked: Family<By, Counter>,
+    not_routed: Family<By, Counter>,
+    pub(super) config_reloads: Counter,
+    pub(super) config_reload_failures: Counter,
 }
 
 /// Whether a message was published with a token.
@@ -39,6 +44,19 @@ enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Refused {
     reason: &'static str,
+}
+
+/// Which router; whoever runs the server has named it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct By {
+    router: String,
+}
+
+impl By {
+    fn router(name: &str) -> Self {
+        let router = name.to_owned();
+        Self { router }
+    }
 }
 
 /// How a subscriber gets its messages.
@@ -65,6 +83,11 @@ impl Metrics {
             subscribers: Family::default(),
             resumes: Counter::default(),
             gaps: Counter::default(),
+            routed: Family::default(),
+            parked: Family::default(),
+            not_routed: Family::default(),
+            config_reloads: Counter::default(),
+            config_reload_failures: Counter::default(),
         };
         let mut registry = Registry::with_prefix("hookbot");
         registry.register("publishes", "Messages published", metrics.publishes.clone());
@@ -99,6 +122,31 @@ impl Metrics {
             "Subscribers that missed messages",
             metrics.gaps.clone(),
         );
+        registry.register(
+            "routed",
+            "Messages that a router has published",
+            metrics.routed.clone(),
+        );
+        registry.register(
+            "parked",
+            "Messages that a router could not route and has put aside",
+            metrics.parked.clone(),
+        );
+        registry.register(
+            "not_routed",
+            "Messages that a router did not trust or understand",
+            metrics.not_routed.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Changes of the configuration that were taken",
+            metrics.config_reloads.clone(),
+        );
+        registry.register(
+            "config_reload_failures",
+            "Changes of the configuration that were wrong and not taken",
+            metrics.config_reload_failures.clone(),
+        );
         registry.register_collector(Box::new(LogMetrics(broker)));
         Self {
             registry,
@@ -118,6 +166,18 @@ impl Metrics {
 
     pub(super) fn refused(&self, reason: &'static str) {
         self.refusals.get_or_create(&Refused { reason }).inc();
+    }
+
+    pub(super) fn routed(&self, router: &str) {
+        self.routed.get_or_create(&By::router(router)).inc();
+    }
+
+    pub(super) fn parked(&self, router: &str) {
+        self.parked.get_or_create(&By::router(router)).inc();
+    }
+
+    pub(super) fn not_routed(&self, router: &str) {
+        self.not_routed.get_or_create(&By::router(router)).inc();
     }
 
     /// Everything, as Prometheus reads it.

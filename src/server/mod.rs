@@ -10,11 +10,13 @@
 //! [`Settings`], or constants beside their use.
 
 pub mod admin;
+mod configuration;
 mod connection;
 mod cors;
 mod credentials;
 mod error;
 mod event_stream;
+mod fingerprint;
 mod head;
 mod limits;
 mod listener;
@@ -44,10 +46,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::config::Config;
+
+pub use configuration::{ConfigFile, Configuration};
 pub use head::Patience;
 use limits::{Budget, Failures, Rate};
 pub use listener::{Bind, BindSyntax, Listener};
 use metrics::Metrics;
+pub use routing::Routing;
 pub use settings::Settings;
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use transport::{Peer, Transport};
@@ -56,6 +62,8 @@ pub use transport::{Peer, Transport};
 pub struct Server {
     state: Arc<State>,
     routers: Vec<Arc<dyn Router>>,
+    routing: Arc<Routing>,
+    configuration: Option<Arc<Configuration>>,
 }
 
 /// What every connection shares.
@@ -108,17 +116,42 @@ impl Server {
             connections: TaskTracker::new(),
             settings,
         };
+        let state = Arc::new(state);
         Ok(Self {
-            state: Arc::new(state),
+            routing: Arc::new(Routing::new(state.clone())),
+            state,
             routers: Vec::new(),
+            configuration: None,
         })
     }
 
-    /// Adds a router, which reads and publishes in this process.
+    /// Adds a router, which reads and publishes in this process as long as the server runs.
     #[must_use]
     pub fn with_router(mut self, router: Arc<dyn Router>) -> Self {
         self.routers.push(router);
         self
+    }
+
+    /// Does what a file says, and what it will say when it changes. Of its `[server]` only the
+    /// caller knows what to do.
+    #[must_use]
+    pub fn with_configuration(mut self, file: ConfigFile, config: Config) -> Self {
+        let (state, routing) = (self.state.clone(), self.routing.clone());
+        let configuration = Configuration::new(state, routing, file, config);
+        self.configuration = Some(Arc::new(configuration));
+        self
+    }
+
+    /// The file's part, so that somebody can have it reloaded.
+    #[must_use]
+    pub fn configuration(&self) -> Option<Arc<Configuration>> {
+        self.configuration.clone()
+    }
+
+    /// Routers that somebody may exchange, before the server runs and while it does.
+    #[must_use]
+    pub fn routing(&self) -> Arc<Routing> {
+        self.routing.clone()
     }
 
     /// What connections are secured with, so that somebody can have it reloaded.
@@ -129,9 +162,17 @@ impl Server {
 
     /// Serves until `stop` is cancelled and open work has ended, or had its grace.
     pub async fn run(self, listeners: Vec<Listener>, stop: CancellationToken) {
-        let Self { state, routers } = self;
+        let Self {
+            state,
+            routers,
+            configuration,
+            routing: _,
+        } = self;
         for router in routers {
-            routing::start(&state, &router).await;
+            routing::run(&state, router).await;
+        }
+        if let Some(configuration) = &configuration {
+            configuration.begin().await;
         }
         let background = TaskTracker::new();
         for listener in listeners {
@@ -140,6 +181,10 @@ impl Server {
         if let Some(tls) = state.tls.clone() {
             let stop = state.stop.clone();
             background.spawn(async move { stop.run_until_cancelled(tls.watch()).await });
+        }
+        if let Some(configuration) = configuration {
+            let stop = state.stop.clone();
+            background.spawn(async move { stop.run_until_cancelled(configuration.watch()).await });
         }
         if let Some(folder) = state.settings.data_dir.clone() {
             let (stop, log) = (state.stop.clone(), state.broker.log());

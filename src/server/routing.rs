@@ -2,7 +2,8 @@
 //!
 //! A router's place is kept in the data folder, so what was acknowledged while it was not running
 //! is routed later. It is kept now and then, not at each message: what is routed a second time
-//! after a crash is known by its delivery id, and is not published again.
+//! after a crash is known by its delivery id, and is not published again. The place belongs to a
+//! router's name and filter; whoever comes with both goes on there.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,28 +14,114 @@ use std::time::Duration;
 use hookbot_broker::{Missing, Start, Subscription};
 use hookbot_log::{AppendError, ReadError};
 use hookbot_protocol::{Cursor, Filter, Message, Publication};
-use hookbot_routers::Router;
+use hookbot_routers::{Outcome, RouteError, Router};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::task::spawn_blocking;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::{error, info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, trace, warn};
 
 use super::State;
 use crate::state_file::StateFile;
 
-/// Runs a router until the server drains. What is published once this returns is routed.
-pub(super) async fn start(state: &Arc<State>, router: &Arc<dyn Router>) {
-    let name = router.name();
+/// The routers that can be exchanged while the server runs.
+pub struct Routing {
+    state: Arc<State>,
+    running: Mutex<Vec<Running>>,
+}
+
+impl Routing {
+    pub(super) fn new(state: Arc<State>) -> Self {
+        Self {
+            state,
+            running: Mutex::default(),
+        }
+    }
+
+    /// Runs these routers and no others of those it was told before. One that is the same as before
+    /// is not disturbed; one that reads with the name and the filter of another goes on at its
+    /// place. What is published once this returns is routed. A server that stops stays as it is.
+    pub async fn replace(&self, routers: Vec<Arc<dyn Router>>) {
+        let mut running = self.running.lock().await;
+        if self.state.stop.is_cancelled() {
+            return;
+        }
+        let is_wanted = |one: &mut Running| {
+            let mut routers = routers.iter();
+            routers.any(|router| Arc::ptr_eq(router, &one.router))
+        };
+        let mut places = Vec::new();
+        for gone in running.extract_if(.., |one| !is_wanted(one)) {
+            places.extend(gone.stop().await);
+        }
+        for router in routers {
+            let mut running_ones = running.iter();
+            if !running_ones.any(|one| Arc::ptr_eq(&router, &one.router)) {
+                running.push(start(&self.state, router, &mut places).await);
+            }
+        }
+    }
+}
+
+/// A router at work.
+struct Running {
+    router: Arc<dyn Router>,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<Place>>,
+}
+
+impl Running {
+    /// Ends it behind the message at hand, and tells how far it has got.
+    async fn stop(self) -> Vec<Place> {
+        self.stop.cancel();
+        let mut places = Vec::new();
+        for task in self.tasks {
+            // One that panicked has kept its place on disk.
+            places.extend(task.await.ok());
+        }
+        places
+    }
+}
+
+/// Runs a router until the server drains or it is stopped.
+pub(super) async fn run(state: &Arc<State>, router: Arc<dyn Router>) {
+    // It is never stopped alone, so nobody has to hold it.
+    drop(start(state, router, &mut Vec::new()).await);
+}
+
+/// Starts a router, at one of these places where that is its own. What is published once this
+/// returns is routed.
+async fn start(state: &Arc<State>, router: Arc<dyn Router>, places: &mut Vec<Place>) -> Running {
+    let stop = CancellationToken::new();
+    let mut tasks = Vec::new();
     for filter in router.topics() {
-        let mut place = Place::of(state, name, &filter);
+        let name = router.name();
+        let file = file_name(name, &filter);
+        let known = places.iter().position(|place| place.name == file);
+        let mut place = known.map_or_else(
+            || Place::of(state, file.clone()),
+            |known| places.swap_remove(known),
+        );
         match subscribe(state, name, &filter, &mut place).await {
             Ok(subscription) => {
                 info!(router = name, %filter, "routing");
-                let run = run(state.clone(), router.clone(), subscription, place);
-                state.routing.spawn(run);
+                let follow = follow(
+                    state.clone(),
+                    router.clone(),
+                    subscription,
+                    place,
+                    stop.clone(),
+                );
+                tasks.push(state.routing.spawn(follow));
             }
             Err(error) => error!(router = name, %filter, %error, "nothing is routed"),
         }
+    }
+    Running {
+        router,
+        stop,
+        tasks,
     }
 }
 
@@ -64,18 +151,22 @@ async fn subscribe(
     Ok(subscription)
 }
 
-async fn run(
+/// Routes one message after the other. Returns how far it has got.
+async fn follow(
     state: Arc<State>,
     router: Arc<dyn Router>,
     mut subscription: Subscription,
     mut place: Place,
-) {
+    stop: CancellationToken,
+) -> Place {
     let name = router.name();
     let mut now_and_then = interval(PERIOD);
     now_and_then.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut done = None;
-    loop {
+    'messages: loop {
         let next = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
             next = next(&state, &mut subscription) => next,
             _ = now_and_then.tick() => {
                 // If there is one, everything up to it is done.
@@ -84,7 +175,10 @@ async fn run(
             }
         };
         let message = match next {
-            None => break place.keep(subscription.place().or(done)).await,
+            None => {
+                done = subscription.place().or(done);
+                break;
+            }
             Some(Ok(message)) => message,
             Some(Err(missing @ Missing::Gap { .. })) => {
                 warn!(router = name, %missing, "a router was too slow");
@@ -92,17 +186,16 @@ async fn run(
             }
             Some(Err(missing)) => {
                 error!(router = name, %missing, "nothing is routed any more");
-                break place.keep(done).await;
+                break;
             }
         };
-        for (number, publication) in route(&*router, &message).into_iter().enumerate() {
-            let id = format!("{name}:{}:{number}", message.offset);
+        for (id, publication) in ask(&state, &router, &message).await {
             let publication = Publication {
                 delivery_id: Some(id.into()),
                 ..publication
             };
-            if !publish(&state, name, &message, publication).await {
-                return place.keep(done).await;
+            if !publish(&state, name, &message, publication, &stop).await {
+                break 'messages;
             }
         }
         done = Some(Cursor {
@@ -110,6 +203,8 @@ async fn run(
             offset: message.offset,
         });
     }
+    place.keep(done).await;
+    place
 }
 
 /// The next message; `None` when the server drains and there is none left.
@@ -130,25 +225,68 @@ async fn next(
     .await
 }
 
-/// Asks the router, and survives it: no message may stop the broker.
-fn route(router: &dyn Router, message: &Message) -> Vec<Publication> {
+/// What the router has to publish because of a message, each with an id of its own.
+async fn ask(
+    state: &State,
+    router: &Arc<dyn Router>,
+    message: &Arc<Message>,
+) -> Vec<(String, Publication)> {
     let (name, topic, offset) = (router.name(), message.topic(), message.offset);
-    match catch_unwind(AssertUnwindSafe(|| router.route(message))) {
-        Ok(Ok(publications)) => publications,
-        Ok(Err(error)) => {
+    match outcome(router, message).await {
+        Outcome::Published(publications) => {
+            let publications = publications.into_iter().enumerate();
+            return publications
+                .map(|(number, publication)| (format!("{name}:{offset}:{number}"), publication))
+                .collect();
+        }
+        Outcome::Parked(publication, error) => {
+            warn!(router = name, %topic, %offset, %error, to = %publication.topic, "parked");
+            state.metrics.parked(name);
+            return vec![(format!("{name}:{offset}:parked"), *publication)];
+        }
+        Outcome::Refused(error) => {
             warn!(router = name, %topic, %offset, %error, "not routed");
-            Vec::new()
+            state.metrics.not_routed(name);
         }
-        Err(_) => {
-            error!(router = name, %topic, %offset, "the router panicked");
-            Vec::new()
-        }
+        Outcome::NotMatched(why) => trace!(router = name, %topic, %offset, %why, "not routed"),
     }
+    Vec::new()
 }
+
+/// Asks the router. A large message is looked at where nobody waits for anything else, and few at
+/// once: taken apart, it is several times as large.
+async fn outcome(router: &Arc<dyn Router>, message: &Arc<Message>) -> Outcome {
+    if message.publication.body.len() <= LARGE {
+        return survive(&**router, message);
+    }
+    let _place = LARGE_ONES.acquire().await;
+    let (asked, about) = (router.clone(), message.clone());
+    let outcome = spawn_blocking(move || survive(&*asked, &about)).await;
+    // It does not panic; without an answer, the program ends.
+    outcome.unwrap_or(Outcome::Refused(RouteError::Panicked))
+}
+
+/// Asks the router, and survives it: no message may stop the broker.
+fn survive(router: &dyn Router, message: &Message) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| router.route(message)))
+        .unwrap_or_else(|_| router.parked(message, RouteError::Panicked))
+}
+
+/// From so many bytes on, a body is large.
+const LARGE: usize = 64 << 10;
+
+/// How many large messages are looked at at once.
+static LARGE_ONES: Semaphore = Semaphore::const_new(2);
 
 /// Publishes what a router made of `message`, as soon as there is room for it. Says whether
 /// there is a point in going on.
-async fn publish(state: &State, name: &str, message: &Message, publication: Publication) -> bool {
+async fn publish(
+    state: &State,
+    name: &str,
+    message: &Message,
+    publication: Publication,
+    stop: &CancellationToken,
+) -> bool {
     let (from, to) = (message.topic(), publication.topic.clone());
     loop {
         let publication = publication.clone();
@@ -156,6 +294,7 @@ async fn publish(state: &State, name: &str, message: &Message, publication: Publ
             Ok(appended) if appended.is_duplicate => return true,
             Ok(_) => {
                 info!(router = name, %from, %to, "routed");
+                state.metrics.routed(name);
                 return true;
             }
             Err(error @ AppendError::TooLarge { .. }) => {
@@ -167,6 +306,7 @@ async fn publish(state: &State, name: &str, message: &Message, publication: Publ
                 tokio::select! {
                     () = sleep(PAUSE) => {}
                     () = state.last_call.cancelled() => return false,
+                    () = stop.cancelled() => return false,
                 }
             }
             Err(error) => {
@@ -177,37 +317,47 @@ async fn publish(state: &State, name: &str, message: &Message, publication: Publ
     }
 }
 
+/// What the place of a router is called that reads with this filter.
+fn file_name(name: &str, filter: &Filter) -> String {
+    let filter = utf8_percent_encode(filter.as_str(), NON_ALPHANUMERIC);
+    format!("router-{name}-{filter}")
+}
+
 /// How far a router has got, on disk if the log is.
 struct Place {
+    name: String,
     file: Option<StateFile>,
     kept: Option<Cursor>,
 }
 
 impl Place {
-    fn of(state: &State, name: &str, filter: &Filter) -> Self {
-        let filter = utf8_percent_encode(filter.as_str(), NON_ALPHANUMERIC);
-        let file = format!("router-{name}-{filter}");
+    fn of(state: &State, name: String) -> Self {
         let folder = state.settings.data_dir.as_deref();
         Self {
-            file: folder.map(|folder| StateFile::new(&folder.join(file))),
+            file: folder.map(|folder| StateFile::new(&folder.join(&name))),
+            name,
             kept: None,
         }
     }
 
+    /// Where it is, if it has ever been anywhere.
     fn load(&mut self) -> anyhow::Result<Option<Cursor>> {
-        let text = self.file.as_ref().map(StateFile::load).transpose()?;
-        self.kept = text.flatten().map(|text| text.parse()).transpose()?;
+        if self.kept.is_none() {
+            let text = self.file.as_ref().map(StateFile::load).transpose()?;
+            self.kept = text.flatten().map(|text| text.parse()).transpose()?;
+        }
         Ok(self.kept)
     }
 
     /// Keeps a place that is not the one kept last.
     async fn keep(&mut self, place: Option<Cursor>) {
-        let (Some(file), Some(cursor)) = (&self.file, place) else {
-            return;
-        };
-        if self.kept == place {
+        if place.is_none() || self.kept == place {
             return;
         }
+        let (Some(file), Some(cursor)) = (&self.file, place) else {
+            self.kept = place;
+            return;
+        };
         let file = file.clone();
         let stored = spawn_blocking(move || file.store(&cursor.to_string()));
         match stored.await {

@@ -16,6 +16,8 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use super::fingerprint::Fingerprint;
+
 /// Where the certificate and its key are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -61,10 +63,10 @@ impl Tls {
 
     /// Reloads whenever the files change, until dropped.
     pub(super) async fn watch(&self) {
-        let mut seen = self.fingerprint();
+        let mut seen = self.fingerprints();
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
-            let now = self.fingerprint();
+            let now = self.fingerprints();
             if now != seen {
                 seen = now;
                 self.reload();
@@ -72,19 +74,15 @@ impl Tls {
         }
     }
 
-    /// What changes when a file is written or replaced, behind symbolic links too.
-    fn fingerprint(&self) -> Vec<Option<(u64, i64, i64, u64)>> {
-        use std::os::unix::fs::MetadataExt;
+    /// Of each file.
+    fn fingerprints(&self) -> Vec<Fingerprint> {
         let files = [
             Some(&self.files.certificate),
             Some(&self.files.key),
             self.files.client_ca.as_ref(),
         ];
-        let print = |path: &PathBuf| {
-            let file = fs::metadata(path).ok()?;
-            Some((file.ino(), file.mtime(), file.mtime_nsec(), file.len()))
-        };
-        files.into_iter().flatten().map(print).collect()
+        let files = files.into_iter().flatten();
+        files.map(|file| Fingerprint::of(file)).collect()
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod bad_frames;
 mod bad_requests;
+mod configuration;
 mod event_streams;
 mod events;
 mod fan_out;
@@ -19,6 +20,7 @@ mod metrics;
 mod paths;
 mod program;
 mod publishing;
+mod routes;
 mod routing;
 mod shutdown;
 mod slow_clients;

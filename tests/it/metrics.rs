@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::support::{Options, TestServer, token};
 
 /// The metrics page, read with the token for it.
-async fn metrics(server: &TestServer) -> String {
+pub(crate) async fn metrics(server: &TestServer) -> String {
     let bearer = format!("Bearer {}", token("/metrics"));
     let reply = server
         .request("GET /metrics", &[("Authorization", &bearer)], b"")
@@ -13,7 +13,7 @@ async fn metrics(server: &TestServer) -> String {
 }
 
 /// The value of a line.
-fn value(metrics: &str, name: &str) -> Option<f64> {
+pub(crate) fn value(metrics: &str, name: &str) -> Option<f64> {
     let mut lines = metrics.lines().filter_map(|line| line.rsplit_once(' '));
     lines
         .find(|(own, _)| *own == name)

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use hookbot_protocol::{Filter, Message, Publication, Topic};
-use hookbot_routers::{Github, RouteError, Router};
+use hookbot_routers::{Github, Outcome, RouteError, Router};
 use sha2::Sha256;
 
 use crate::support::{Options, TestServer};
@@ -75,15 +75,15 @@ impl Router for Clumsy {
         vec![Filter::parse("in/").unwrap()]
     }
 
-    fn route(&self, message: &Message) -> Result<Vec<Publication>, RouteError> {
+    fn route(&self, message: &Message) -> Outcome {
         assert_ne!(message.payload(), "panic");
         if message.topic().as_str() == "in/slow" {
             std::thread::sleep(std::time::Duration::from_micros(100));
         }
         if message.payload() == "fail" {
-            return Err(RouteError::Unsigned);
+            return Outcome::Refused(RouteError::Unsigned);
         }
-        Ok(vec![Publication::new(
+        Outcome::Published(vec![Publication::new(
             Topic::parse("out").unwrap(),
             message.payload().clone(),
         )])

@@ -1,11 +1,12 @@
 //! A server on a port of its own, and clients that are as plain as can be.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use hookbot::server::{Bind, Listener, Server, Settings};
+use hookbot::server::{Bind, ConfigFile, Configuration, Listener, Server, Settings};
 use hookbot_broker::Broker;
 use hookbot_log::MemoryLog;
 use hookbot_protocol::{Key, Keys, Scope};
@@ -42,6 +43,7 @@ pub(crate) struct TestServer {
     pub(crate) broker: Broker,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<()>,
+    pub(crate) configuration: Option<Arc<Configuration>>,
 }
 
 impl Drop for TestServer {
@@ -60,6 +62,7 @@ pub(crate) struct Options {
     pub(crate) settings: Option<Box<dyn Change>>,
     pub(crate) routers: Vec<Arc<dyn Router>>,
     pub(crate) log_bytes: Option<usize>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 impl Options {
@@ -88,6 +91,16 @@ impl TestServer {
         for router in options.routers {
             server = server.with_router(router);
         }
+        if let Some(file) = options.config {
+            let file = ConfigFile {
+                file,
+                github: None,
+                taken: Vec::new(),
+            };
+            let config = file.load().unwrap();
+            server = server.with_configuration(file, config);
+        }
+        let configuration = server.configuration();
         let listeners = Listener::bind(&"127.0.0.1:0".parse().unwrap())
             .await
             .unwrap();
@@ -102,6 +115,7 @@ impl TestServer {
             broker,
             stop,
             running,
+            configuration,
         }
     }
 

@@ -240,7 +240,8 @@ pub fn server_sent_ping(at: Cursor) -> Bytes {
 }
 
 /// RFC 3339, UTC, with milliseconds.
-fn rfc3339(time: SystemTime) -> String {
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
     let time = jiff::Timestamp::try_from(time).unwrap_or_default();
     format!("{time:.3}")
 }

@@ -42,6 +42,13 @@ impl Topic {
         self.0.starts_with('/')
     }
 
+    /// Whether only the broker itself publishes here, below `/unsafe/`.
+    #[must_use]
+    pub fn is_brokers_own(&self) -> bool {
+        let name = self.0.strip_prefix(UNSAFE);
+        name.is_some_and(|name| BROKERS_OWN.contains(&first_segment(name)))
+    }
+
     /// The prefixes that cover this topic, longest first: `a/b/`, `a/` and the root for `a/b/c`.
     ///
     /// The root of the safe topics is the empty string, that of the unsafe ones `/unsafe/`.

@@ -12,6 +12,7 @@ use hookbot_protocol::{Envelope, Filter, Message, Publication, Topic};
 use hookbot_signatures::EmptySecret;
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::Outcome;
 use crate::router::{RouteError, Router};
 use crate::signature::Verifier;
 
@@ -36,18 +37,13 @@ impl Github {
         let verifier = Verifier::new(secret)?;
         Ok(Self { verifier })
     }
-}
 
-impl Router for Github {
-    fn name(&self) -> &str {
-        "github"
-    }
-
-    fn topics(&self) -> Vec<Filter> {
-        vec![Filter::parse(POSTED).expect("a constant prefix")]
-    }
-
-    fn route(&self, message: &Message) -> Result<Vec<Publication>, RouteError> {
+    /// What to publish because of `message`: one publication, or none.
+    ///
+    /// # Errors
+    ///
+    /// When the message can't be trusted or understood.
+    pub fn route(&self, message: &Message) -> Result<Vec<Publication>, RouteError> {
         let delivery = delivery(&message.publication)?;
         self.verifier.verify(&delivery)?;
 
@@ -57,6 +53,25 @@ impl Router for Github {
             _ => happened(&delivery, &json)?,
         };
         Ok(publication.into_iter().collect())
+    }
+
+    /// Where GitHub's webhooks post.
+    pub(crate) fn reads() -> Vec<Filter> {
+        vec![Filter::parse(POSTED).expect("a constant prefix")]
+    }
+}
+
+impl Router for Github {
+    fn name(&self) -> &str {
+        "github"
+    }
+
+    fn topics(&self) -> Vec<Filter> {
+        Self::reads()
+    }
+
+    fn route(&self, message: &Message) -> Outcome {
+        self.route(message).into()
     }
 }
 
@@ -191,6 +206,9 @@ mod tests {
     use sha2::Sha256;
 
     use super::*;
+    use crate::outcome::Unmatched;
+    use crate::route::{Preset, Route};
+    use crate::rule::Rule;
 
     const SECRET: &[u8] = b"anvil";
     const PUSH: &str = include_str!("../tests/data/push.json");
@@ -220,13 +238,44 @@ mod tests {
         Message::new(publication, Offset(1), SystemTime::UNIX_EPOCH)
     }
 
+    /// What the router makes of a message. A route with its preset makes the same of it.
     fn route(message: &Message) -> Result<Vec<(String, String)>, RouteError> {
         let github = Github::new(SECRET).expect("a secret");
-        let routed = github.route(message)?.into_iter().map(|publication| {
+        let result = github.route(message).map(texts);
+        match (&result, Router::route(&preset(), message)) {
+            (Ok(texts), Outcome::NotMatched(Unmatched::Nothing)) => assert!(texts.is_empty()),
+            (Ok(expected), Outcome::Published(publications)) => {
+                assert_eq!(&texts(publications), expected);
+            }
+            (Err(error), Outcome::Refused(other)) => {
+                assert!(error.is_distrust());
+                assert_eq!(error.to_string(), other.to_string());
+            }
+            (Err(error), Outcome::Parked(publication, other)) => {
+                assert!(!error.is_distrust());
+                assert_eq!(error.to_string(), other.to_string());
+                assert_eq!(publication.body, message.publication.body);
+            }
+            (_, outcome) => panic!("{outcome:?}"),
+        }
+        result
+    }
+
+    fn preset() -> Rule {
+        let route = Route {
+            name: "github".to_owned(),
+            preset: Some(Preset::Github),
+            ..Route::default()
+        };
+        Rule::new(route, Some(SECRET)).expect("a good route")
+    }
+
+    fn texts(publications: Vec<Publication>) -> Vec<(String, String)> {
+        let texts = publications.into_iter().map(|publication| {
             let body = String::from_utf8(publication.body.to_vec()).expect("JSON is UTF-8");
             (publication.topic.to_string(), body)
         });
-        Ok(routed.collect())
+        texts.collect()
     }
 
     /// What a delivery is routed to that GitHub signed.

@@ -12,7 +12,7 @@
 //! use std::time::SystemTime;
 //!
 //! use hookbot_protocol::{Message, Offset, Publication, Topic};
-//! use hookbot_routers::{Github, RouteError, Router};
+//! use hookbot_routers::{Github, RouteError};
 //!
 //! let github = Github::new(b"the webhook's secret")?;
 //! let topic = Topic::parse("/unsafe/github.com/org/acme")?;
@@ -24,10 +24,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod github;
+mod outcome;
 mod router;
+
+mod github;
 mod signature;
 
+mod absent;
+mod cycle;
+mod faults;
+mod hops;
+mod json;
+mod parked;
+mod route;
+mod rule;
+mod template;
+mod view;
+
+pub use cycle::Cycle;
 pub use github::Github;
 pub use hookbot_signatures::EmptySecret;
+pub use outcome::{Outcome, Unmatched};
+pub use route::{Fault, Part, Preset, Route};
 pub use router::{RouteError, Router};
+pub use rule::Rule;

@@ -1,6 +1,9 @@
 //! What every router does, and why it refuses a message.
 
-use hookbot_protocol::{Filter, Message, Publication, TopicError};
+use hookbot_protocol::{Filter, Message, TopicError};
+
+use crate::hops::Hops;
+use crate::outcome::Outcome;
 
 /// Republishes messages to other topics.
 pub trait Router: Send + Sync {
@@ -10,16 +13,18 @@ pub trait Router: Send + Sync {
     /// What it subscribes to.
     fn topics(&self) -> Vec<Filter>;
 
-    /// What to publish because of `message`, in order; often nothing.
-    ///
-    /// # Errors
-    ///
-    /// When the message can't be trusted or understood. Another attempt ends the same way.
-    fn route(&self, message: &Message) -> Result<Vec<Publication>, RouteError>;
+    /// What becomes of `message`. Another attempt ends the same way.
+    fn route(&self, message: &Message) -> Outcome;
+
+    /// What becomes of a message that the router panicked on.
+    fn parked(&self, message: &Message, error: RouteError) -> Outcome {
+        let _ = message;
+        Outcome::Refused(error)
+    }
 }
 
 /// Why a message was not routed. Safe to log: it names neither a secret nor what a signature
-/// should have been, and quotes only what was signed.
+/// should have been, and quotes little.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
@@ -47,4 +52,41 @@ pub enum RouteError {
     /// The topic to publish to is none.
     #[error("no topic for it: {0}")]
     Topic(#[from] TopicError),
+    /// The topic to publish to is one that only the broker writes to.
+    #[error("the topic is one that only the broker publishes to")]
+    BrokersOwn,
+    /// The header to publish with is none.
+    #[error("a header must not have control characters")]
+    HeaderValue,
+    /// A condition or a template can't be evaluated. The reason may quote the message, in part.
+    #[error("{part}: {reason}")]
+    Evaluation {
+        /// Which part of the rule.
+        part: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The message has been through too many rules.
+    #[error("routed {} times already, so it goes in circles", Hops::MAX)]
+    Circle,
+    /// The rule needs a secret to verify with.
+    #[error("the secret that GitHub signs with is not known")]
+    NoSecret,
+    /// The router has a bug.
+    #[error("the router panicked")]
+    Panicked,
+}
+
+impl RouteError {
+    /// Whether it is for lack of a signature. Anybody can send such messages.
+    pub(crate) fn is_distrust(&self) -> bool {
+        matches!(
+            self,
+            Self::NotADelivery
+                | Self::Repeated(_)
+                | Self::Unsigned
+                | Self::BadSignature
+                | Self::NoSecret
+        )
+    }
 }

@@ -1,0 +1,27 @@
+//! `hookbot check`: what is wrong with a configuration file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Failure, output};
+use crate::config::Config;
+
+/// Checks a configuration file, its templates and its circles included.
+///
+/// Tells everything that is wrong with it at once, with line and column, and ends with 7. It needs
+/// neither a key nor any secret.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// The file.
+    file: PathBuf,
+}
+
+pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
+    let config = Config::load(&args.file, None)?;
+    let routes = match config.routes.len() {
+        1 => "1 route".to_owned(),
+        number => format!("{number} routes"),
+    };
+    output::line(&format!("{}: good, {routes}", args.file.display()))
+}

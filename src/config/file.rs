@@ -1,0 +1,406 @@
+//! The configuration file: TOML, taken whole or not at all.
+//!
+//! A table has a type of its own, and what it may say is the type's fields: they are what is read,
+//! what is offered when a key is misspelt, and what the reference lists. Another table is another
+//! field of [`Config`], and another arm where the tables are told apart.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use hookbot_routers::{Cycle, Fault, Part, Route, Rule};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Problem, Problems};
+use super::route_table::RouteTable;
+use super::server_table::ServerTable;
+use super::table;
+
+/// What a file says, checked.
+#[derive(Debug, Default)]
+pub struct Config {
+    /// `[server]`.
+    pub server: ServerTable,
+    /// `[[route]]`, in their order.
+    pub routes: Vec<Rule>,
+}
+
+impl Config {
+    /// Reads and checks a file. The secret is what the preset for GitHub verifies with; a check
+    /// needs none.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read; else everything that is wrong with it.
+    pub fn load(file: &Path, github: Option<&[u8]>) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(file).map_err(|source| ConfigError::Read {
+            file: file.display().to_string(),
+            source,
+        })?;
+        Ok(Self::parse(&file.display().to_string(), &text, github)?)
+    }
+
+    /// Checks the text of a file.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it; after a mistake in the TOML itself, only that.
+    pub fn parse(file: &str, text: &str, github: Option<&[u8]>) -> Result<Self, Problems> {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let mut problems: Vec<_> = errors
+            .iter()
+            .map(|error| Problem::new(error.span().unwrap_or_default(), error.message()))
+            .collect();
+        let mut config = Self::default();
+        if problems.is_empty() {
+            for (key, value) in root.get_ref().iter() {
+                match (&**key.get_ref(), value.get_ref()) {
+                    ("server", DeValue::Table(table)) => {
+                        let table = Spanned::new(value.span(), table.clone());
+                        config.server = table::read(&table, &mut problems);
+                    }
+                    ("server", _) => problems.push(Problem::new(
+                        value.span(),
+                        "`server` is a table: write [server]",
+                    )),
+                    ("route", DeValue::Array(list)) => {
+                        config.routes = routes(text, list.iter(), github, &mut problems);
+                    }
+                    ("route", _) => problems.push(Problem::new(
+                        key.span(),
+                        "there may be many routes: write [[route]]",
+                    )),
+                    (name, _) => problems.push(stray(key.span(), name)),
+                }
+            }
+        }
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(Problems::new(file, text, problems))
+        }
+    }
+}
+
+/// The tables that a file may have.
+pub(super) const TABLES: [&str; 2] = ["server", "route"];
+
+/// A key outside of all tables.
+fn stray(place: Range<usize>, name: &str) -> Problem {
+    if table::field_names::<ServerTable>().contains(&name) {
+        return Problem {
+            hint: Some("it belongs below [server]".to_owned()),
+            ..Problem::new(place, format!("unknown key `{name}`"))
+        };
+    }
+    table::unknown(place, name, &TABLES)
+}
+
+/// Every route, each checked alone, and then whether they lead in circles.
+fn routes<'a, 'i: 'a>(
+    text: &str,
+    list: impl Iterator<Item = &'a Spanned<DeValue<'i>>>,
+    github: Option<&[u8]>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Vec::new();
+    let mut places = Vec::new();
+    for item in list {
+        let DeValue::Table(table) = item.get_ref() else {
+            problems.push(Problem::new(item.span(), "a route is a table"));
+            continue;
+        };
+        let said = Said {
+            text,
+            begin: item.span(),
+            table,
+        };
+        let before = problems.len();
+        let table = Spanned::new(item.span(), table.clone());
+        let route = Route::from(table::read::<RouteTable>(&table, problems));
+        let is_whole = problems.len() == before;
+        let has = |part: &Part| match part {
+            Part::Name => !route.name.is_empty(),
+            Part::From(_) => !route.from.is_empty(),
+            Part::To(_) => !route.to.is_empty(),
+            _ => true,
+        };
+        match Rule::new(route.clone(), github) {
+            Ok(rule) => {
+                if rules.iter().any(|other| other.name() == rule.name()) {
+                    let message = format!("there is another route `{}`", rule.name());
+                    problems.push(Problem::new(said.place(&Part::Name), message));
+                }
+                rules.push(rule);
+                places.push(said.place(&Part::To(0)));
+            }
+            // What could not be read is not what is missing.
+            Err(faults) => problems.extend(
+                faults
+                    .iter()
+                    .filter(|fault| is_whole || has(&fault.part))
+                    .map(|fault| said.problem(fault)),
+            ),
+        }
+    }
+    for cycle in Cycle::find(&rules.iter().collect::<Vec<_>>()) {
+        let place = cycle.rules.first().and_then(|at| places.get(*at));
+        problems.push(Problem::new(place.cloned().unwrap_or_default(), cycle));
+    }
+    rules
+}
+
+/// A route as it stands in the file.
+struct Said<'a, 'i> {
+    text: &'a str,
+    begin: Range<usize>,
+    table: &'a DeTable<'i>,
+}
+
+impl Said<'_, '_> {
+    fn problem(&self, fault: &Fault) -> Problem {
+        let place = self.place(&fault.part);
+        let precise = fault.range.clone();
+        let precise = precise.and_then(|range| inside(self.text, place.clone(), range));
+        Problem::new(precise.unwrap_or(place), &fault.message)
+    }
+
+    /// Where a part is said, or else where the route begins.
+    fn place(&self, part: &Part) -> Range<usize> {
+        let place = |key, item| table::place(self.table, key, item);
+        let place = match part {
+            Part::Name => place("name", None),
+            Part::From(at) => place("from", Some(*at)),
+            Part::When => place("when", None),
+            Part::To(at) => place("to", Some(*at)),
+            Part::Body => place("body", None),
+            Part::Preset => place("preset", None),
+            Part::Header(name) => self.header(name).or_else(|| place("headers", None)),
+        };
+        place.unwrap_or_else(|| self.begin.clone())
+    }
+
+    fn header(&self, name: &str) -> Option<Range<usize>> {
+        let DeValue::Table(headers) = self.table.get("headers")?.get_ref() else {
+            return None;
+        };
+        let mut headers = headers.iter();
+        let found = headers.find(|(key, _)| key.get_ref().eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.span())
+    }
+}
+
+/// Bytes of a string in the file, if they are written there as they are meant: an escape is longer
+/// than what it stands for.
+fn inside(text: &str, place: Range<usize>, range: Range<usize>) -> Option<Range<usize>> {
+    let written = text.get(place.clone())?;
+    let quotes = ["\"\"\"\n", "\"\"\"", "'''\n", "'''", "\"", "'"];
+    let open = quotes.iter().find(|quote| written.starts_with(**quote))?;
+    let is_literal = written.starts_with('\'') || !written.contains('\\');
+    let begin = place.start + open.len();
+    let precise = begin + range.start..begin + range.end;
+    (is_literal && precise.end <= place.end).then_some(precise)
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read {file}")]
+    Read {
+        /// Which one.
+        file: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file is wrong.
+    #[error("{0}")]
+    Wrong(#[from] Problems),
+    /// A route needs the secret, which no file has.
+    #[error("route `{route}` needs the secret GitHub signs with: set HOOKBOT_GITHUB_SECRET")]
+    NoSecret {
+        /// Which one.
+        route: String,
+    },
+    /// A route is called as a router is that runs anyway.
+    #[error("route `{route}` has the name of a router that --router runs")]
+    Taken {
+        /// Which one.
+        route: String,
+    },
+}
+
+impl ConfigError {
+    /// What is wrong, on one line.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Wrong(problems) => problems.brief(),
+            Self::Read { source, .. } => format!("{self}: {source}"),
+            Self::NoSecret { .. } | Self::Taken { .. } => self.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> String {
+        Config::parse("f", text, None).unwrap_err().brief()
+    }
+
+    #[test]
+    fn a_good_file_is_what_it_says() {
+        let text = r#"
+            [server]
+            max_body = "1MiB"
+            unsafe_rate = 10
+            origins = ["https://example.com"]
+            retain = "7d,1GiB"
+
+            [[route]]
+            name = "branches"
+            from = "/unsafe/github.com/"
+            when = 'body.ref.startswith("refs/heads/")'
+            to = "github.com/repo/{{ body.repository.full_name }}/branch/{{ body.ref[11:] }}"
+
+            [[route]]
+            name = "copy"
+            from = ["a", "b/"]
+            to = ["c", "d/{{ topic }}"]
+            body = "{{ text }}"
+            headers = { X-From = "{{ topic }}" }
+            unverified = true
+
+            [[route]]
+            name = "github"
+            preset = "github"
+        "#;
+        let config = Config::parse("f", text, Some(b"secret")).unwrap();
+        assert_eq!(config.server.unsafe_rate.unwrap().get(), 10);
+        assert_eq!(config.server.origins, ["https://example.com"]);
+        let copy = config.routes[1].route();
+        assert_eq!(copy.to, ["c", "d/{{ topic }}"]);
+        assert_eq!(
+            copy.headers,
+            [("x-from".to_owned(), "{{ topic }}".to_owned())]
+        );
+        assert!(!config.routes[2].lacks_secret());
+        let checked = Config::parse("f", text, None).unwrap();
+        assert!(checked.routes[2].lacks_secret());
+        assert!(Config::parse("f", "", None).unwrap().routes.is_empty());
+    }
+
+    #[test]
+    fn each_mistake_is_told_with_its_line_and_column() {
+        let route = "[[route]]\nname = 'x'\n";
+        for (text, expected) in [
+            ("[server]\nmax_bodie = 1", "f:2:1: unknown key `max_bodie`"),
+            ("[server]\nmax_body = 'x'", "f:2:12: "),
+            ("[server]\nmax_body = true", "f:2:12: invalid type: boolean"),
+            ("[server]\nunsafe_rate = 0", "f:2:15: "),
+            ("[server]\ngrace = '5'", "f:2:9: expected a length of time"),
+            ("max_body = '1MiB'", "f:1:1: unknown key `max_body`"),
+            ("server = 1", "f:1:10: `server` is a table"),
+            ("[route]", "f:1:2: there may be many routes"),
+            ("route = [1]", "f:1:10: a route is a table"),
+            ("[server\na = 1", "f:1:8: "),
+            ("a = 1\na = 2", "f:2:1: "),
+            ("[[route]]", "f:1:1: a name is"),
+            (
+                &format!("{route}to = 'b'"),
+                "f:1:1: a route reads something",
+            ),
+            (
+                &format!("{route}from = 'b'"),
+                "f:1:1: a route publishes somewhere",
+            ),
+            (
+                &format!("{route}from = ['a', '//']\nto = 'b'"),
+                "f:3:14: a topic must not",
+            ),
+            (
+                &format!("{route}from = 'a'\nto = ['b', 'c/{{{{ x']"),
+                "f:4:",
+            ),
+            (
+                &format!("{route}from = 'a'\nto = 'b'\nwhen = 'body.a ='"),
+                "f:5:",
+            ),
+            (
+                &format!("{route}from = 'a'\nto = 'a'"),
+                "f:4:6: route `x` publishes what it reads",
+            ),
+            (
+                &format!("{route}from = 'a'\nto = 'b'\n{route}from = 'a'\nto = 'c'"),
+                "f:6:8: there is another route `x`",
+            ),
+            (
+                "[[route]]\npreset = 'gitlab'",
+                "f:2:10: unknown variant `gitlab`",
+            ),
+        ] {
+            let found = problems(text);
+            assert!(found.starts_with(expected), "{text}\n{found}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let text = concat!(
+            "[server]\nmax_bodi = 1\ngrace = 'x'\n",
+            "[[route]]\nname = 'a b'\nfrm = 'a'\nwhen = 'bdy.x'\nto = '{{ body.x|nope }}'\n",
+            "[[route]]\nname = 'x'\nfrom = 'x'\nto = 'y'\n",
+            "[[route]]\nname = 'y'\nfrom = 'y'\nto = 'x'",
+        );
+        let shown = Config::parse("f", text, None).unwrap_err().to_string();
+        for expected in [
+            "did you mean `max_body`?",
+            "expected a length of time",
+            "1 to 64 letters",
+            "did you mean `from`?",
+            "there is no `bdy`",
+            "unknown filter",
+            "route `x` feeds `y` feeds `x`: a circle",
+        ] {
+            assert!(shown.contains(expected), "{expected}\n{shown}");
+        }
+        assert!(!shown.contains("a route reads something"), "{shown}");
+    }
+
+    #[test]
+    fn a_fault_in_a_template_is_shown_where_it_is() {
+        let marked = |to: &str| {
+            let text = format!("[[route]]\nname = 'x'\nfrom = 'a'\nto = {to}");
+            let shown = Config::parse("f", &text, None).unwrap_err().to_string();
+            let line = shown.lines().nth(3).unwrap().to_owned();
+            let marks = shown.lines().nth(4).unwrap().to_owned();
+            let marked = line.chars().zip(marks.chars());
+            let marked = marked.filter(|(_, mark)| *mark == '^');
+            marked.map(|(char, _)| char).collect::<String>()
+        };
+        assert_eq!(marked("'b/{{ body.x|nope }}'"), "nope");
+        // With an escape in it, the whole of it.
+        let escaped = r#""b\u002F{{ body.x|nope }}""#;
+        assert_eq!(marked(escaped), escaped);
+    }
+
+    #[test]
+    fn no_text_breaks_the_reader() {
+        let text = "[server]\nmax_body='1MiB'\n[[route]]\nname='ü'\nfrom=['a']\nto=\"{{ b\"\n";
+        for (at, _) in text.char_indices() {
+            for with in ["", "[", "'", "\"", "=", "\n", "{{", "ü", "\0"] {
+                for rest in ["", &text[at..]] {
+                    let cut = format!("{}{with}{rest}", &text[..at]);
+                    if let Err(problems) = Config::parse("f", &cut, None) {
+                        assert!(!problems.to_string().is_empty());
+                    }
+                }
+            }
+        }
+    }
+}

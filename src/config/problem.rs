@@ -1,0 +1,167 @@
+//! What is wrong with a file, shown where it is wrong.
+
+use std::fmt;
+use std::ops::Range;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Which bytes of the file.
+    pub place: Range<usize>,
+    /// What is wrong with them.
+    pub message: String,
+    /// What was perhaps meant.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// Something wrong with these bytes.
+    #[must_use]
+    pub fn new(place: Range<usize>, message: impl fmt::Display) -> Self {
+        Self {
+            place,
+            message: message.to_string(),
+            hint: None,
+        }
+    }
+}
+
+/// Everything that is wrong with a file. It prints with the lines in question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    file: String,
+    text: String,
+    problems: Vec<Problem>,
+}
+
+impl Problems {
+    /// What is wrong with `text`, in the order of its lines.
+    pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| problem.place.start);
+        problems.dedup();
+        Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            problems,
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.problems.len()
+    }
+
+    /// Each with its line and column, on one line for a log.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        let each = self.problems.iter().map(|problem| {
+            let Place { line, column, .. } = self.place(problem);
+            format!("{}:{line}:{column}: {}", self.file, problem.message)
+        });
+        each.collect::<Vec<_>>().join("; ")
+    }
+
+    fn place(&self, problem: &Problem) -> Place<'_> {
+        let mut start = problem.place.start.min(self.text.len());
+        while !self.text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let before = &self.text[..start];
+        let begin = before.rfind('\n').map_or(0, |at| at + 1);
+        let rest = &self.text[begin..];
+        let source = rest.lines().next().unwrap_or_default();
+        let indent = source.get(..start - begin).unwrap_or(source);
+        let end = problem
+            .place
+            .end
+            .clamp(start, begin + source.len().max(start - begin));
+        let marked = self.text.get(start..end).unwrap_or_default();
+        Place {
+            line: before.matches('\n').count() + 1,
+            column: indent.chars().count() + 1,
+            source,
+            indent,
+            width: marked.chars().count().max(1),
+        }
+    }
+}
+
+/// Where a problem is, as people count.
+struct Place<'a> {
+    line: usize,
+    column: usize,
+    source: &'a str,
+    indent: &'a str,
+    width: usize,
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, problem) in self.problems.iter().enumerate() {
+            let place = self.place(problem);
+            let margin = " ".repeat(place.line.to_string().len());
+            // Tabs stay, so that the marks stand below what they mark.
+            let indent = place.indent.chars();
+            let indent: String = indent
+                .map(|char| if char == '\t' { '\t' } else { ' ' })
+                .collect();
+            let source: String = place.source.chars().filter(is_shown).collect();
+            let between = if number == 0 { "" } else { "\n" };
+            writeln!(f, "{between}{}", problem.message)?;
+            writeln!(
+                f,
+                "{margin}--> {}:{}:{}",
+                self.file, place.line, place.column
+            )?;
+            writeln!(f, "{margin} |")?;
+            writeln!(f, "{} | {source}", place.line)?;
+            write!(f, "{margin} | {indent}{}", "^".repeat(place.width))?;
+            match &problem.hint {
+                Some(hint) => writeln!(f, " {hint}")?,
+                None => writeln!(f)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Whether a character may go to a terminal.
+fn is_shown(char: &char) -> bool {
+    *char == '\t' || !char.is_control()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str, place: Range<usize>) -> String {
+        let problem = Problem {
+            hint: Some("so".to_owned()),
+            ..Problem::new(place, "wrong")
+        };
+        Problems::new("f", text, vec![problem]).to_string()
+    }
+
+    #[test]
+    fn a_problem_is_shown_below_its_line() {
+        assert_eq!(
+            shown("a = 1\n\tü = 22\n", 12..14),
+            "wrong\n --> f:2:6\n  |\n2 | \tü = 22\n  | \t    ^^ so\n"
+        );
+    }
+
+    #[test]
+    fn whatever_the_place_it_is_one_in_the_file() {
+        let text = "a\nü\r\n\n";
+        for start in 0..text.len() + 3 {
+            for end in start..text.len() + 3 {
+                let shown = shown(text, start..end);
+                assert_eq!(shown.lines().count(), 5, "{start}..{end}: {shown}");
+            }
+        }
+        assert_eq!(shown("", 0..0), "wrong\n --> f:1:1\n  |\n1 | \n  | ^ so\n");
+    }
+}

@@ -1,0 +1,150 @@
+//! The configuration file of a running server: read again when it changes.
+//!
+//! Routes are exchanged while everything else goes on; a route that is still the same is not even
+//! interrupted. A file that is wrong changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookbot_routers::{Router, Rule};
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use super::State;
+use super::fingerprint::Fingerprint;
+use super::routing::Routing;
+use crate::config::{Config, ConfigError, Secret, ServerTable};
+
+/// Where the configuration is, and what it needs beside it.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    /// Where it is.
+    pub file: PathBuf,
+    /// What GitHub signs with.
+    pub github: Option<Secret>,
+    /// What routers are called that are not of the file, so that no route may be.
+    pub taken: Vec<String>,
+}
+
+impl ConfigFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read, is wrong, or lacks something that a server has to know.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let github = self
+            .github
+            .as_ref()
+            .map(|secret| secret.expose().as_bytes());
+        let config = Config::load(&self.file, github)?;
+        for rule in &config.routes {
+            let route = rule.name().to_owned();
+            if rule.lacks_secret() {
+                return Err(ConfigError::NoSecret { route });
+            }
+            if self.taken.contains(&route) {
+                return Err(ConfigError::Taken { route });
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// What the server does because of its file, at the moment.
+pub struct Configuration {
+    state: Arc<State>,
+    routing: Arc<Routing>,
+    file: ConfigFile,
+    server: ServerTable,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    rules: Vec<Arc<Rule>>,
+    /// Of the file that was read last, good or not.
+    fingerprint: Fingerprint,
+}
+
+impl Configuration {
+    /// What `config` says, which was read from `file`.
+    pub(super) fn new(
+        state: Arc<State>,
+        routing: Arc<Routing>,
+        file: ConfigFile,
+        config: Config,
+    ) -> Self {
+        let current = Current {
+            rules: config.routes.into_iter().map(Arc::new).collect(),
+            fingerprint: Fingerprint::of(&file.file),
+        };
+        Self {
+            state,
+            routing,
+            file,
+            server: config.server,
+            current: Mutex::new(current),
+        }
+    }
+
+    /// Starts the routes.
+    pub(super) async fn begin(&self) {
+        self.replace(&self.current.lock().await.rules).await;
+    }
+
+    /// Reads the file again. One that is wrong is logged, and the routes stay as they are.
+    pub async fn reload(&self) {
+        let mut current = self.current.lock().await;
+        // Before it is read: a change that comes now is seen later.
+        current.fingerprint = Fingerprint::of(&self.file.file);
+        let config = match self.file.load() {
+            Ok(config) => config,
+            Err(error) => {
+                self.state.metrics.config_reload_failures.inc();
+                error!(file = %self.file.file.display(), error = %error.brief(), "the old configuration stays in use");
+                return;
+            }
+        };
+        if config.server != self.server {
+            warn!("[server] has changed, which takes effect with the next start");
+        }
+        let old = &current.rules;
+        let same = |rule: Rule| {
+            let mut old = old.iter();
+            let same = old.find(|old| old.route() == rule.route());
+            same.cloned().unwrap_or_else(|| Arc::new(rule))
+        };
+        let rules: Vec<_> = config.routes.into_iter().map(same).collect();
+        self.replace(&rules).await;
+        current.rules = rules;
+        self.state.metrics.config_reloads.inc();
+        info!(file = %self.file.file.display(), routes = current.rules.len(), "configuration loaded again");
+    }
+
+    async fn replace(&self, rules: &[Arc<Rule>]) {
+        let rules = rules.iter().cloned();
+        self.routing
+            .replace(rules.map(|rule| rule as Arc<dyn Router>).collect())
+            .await;
+    }
+
+    /// Reloads whenever the file changes, until dropped.
+    pub(super) async fn watch(&self) {
+        let mut seen = Fingerprint::of(&self.file.file);
+        loop {
+            sleep(WATCH_INTERVAL).await;
+            let now = Fingerprint::of(&self.file.file);
+            // One that still changes may be half written.
+            let is_at_rest = now == seen;
+            seen = now;
+            if is_at_rest && now != self.current.lock().await.fingerprint {
+                self.reload().await;
+            }
+        }
+    }
+}
+
+/// How often the file is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);

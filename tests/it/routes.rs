@@ -1,0 +1,160 @@
+use std::fs;
+use std::path::Path;
+
+use hookbot_protocol::{Publication, Topic};
+
+use crate::metrics::{metrics, value};
+use crate::support::{Options, TestServer};
+
+/// A folder with a configuration, and a server that does what it says.
+async fn with(config: &str) -> (tempfile::TempDir, TestServer) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hookbot.toml");
+    fs::write(&file, config).unwrap();
+    let options = Options {
+        config: Some(file),
+        ..Options::default()
+    };
+    (folder, TestServer::start_with(options).await)
+}
+
+/// Writes another configuration and has the server read it.
+async fn reload(server: &TestServer, folder: &Path, config: &str) {
+    fs::write(folder.join("hookbot.toml"), config).unwrap();
+    let configuration = server.configuration.as_ref().unwrap();
+    configuration.reload().await;
+}
+
+fn route(name: &str, from: &str, to: &str) -> String {
+    format!("[[route]]\nname = '{name}'\nfrom = '{from}'\nto = '''{to}'''\nunverified = true\n")
+}
+
+#[tokio::test]
+async fn one_hook_becomes_a_topic_a_branch() {
+    let config = r#"
+        [[route]]
+        name = "branches"
+        from = "/unsafe/github.com/"
+        unverified = true
+        when = 'body.ref.startswith("refs/heads/")'
+        to = "github.com/repo/{{ body.repository.full_name }}/branch/{{ body.ref[11:] }}"
+    "#;
+    let (_folder, server) = with(config).await;
+    let mut all = server.subscribe("/sub/github.com/").await;
+    for reference in ["refs/tags/v1", "refs/heads/fix/a", "refs/heads/main"] {
+        let body = format!(r#"{{"ref":"{reference}","repository":{{"full_name":"acme/site"}}}}"#);
+        let line = "POST /unsafe/pub/github.com/org/acme";
+        assert_eq!(server.request(line, &[], body.as_bytes()).await.status, 200);
+    }
+    for branch in ["fix/a", "main"] {
+        let topic = format!("github.com/repo/acme/site/branch/{branch}\0");
+        let message = all.next().await;
+        assert!(message.starts_with(&topic), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_breaks_a_rule_is_parked_and_the_next_is_routed() {
+    let (_folder, server) = with(&route("r", "in/", "out/{{ body.n }}")).await;
+    let mut parked = server.subscribe("/unsafe/sub/parked/r").await;
+    let mut out = server.subscribe("/sub/out/").await;
+    let deep = "[".repeat(200_000);
+    let bodies = ["not JSON", "{}", r#"{"n":"a//b"}"#, &deep, r#"{"n":null}"#];
+    for body in bodies {
+        assert_eq!(server.publish("in/x", body).await.status, 200);
+    }
+    assert_eq!(server.publish("in/x", r#"{"n":1}"#).await.status, 200);
+    assert_eq!(out.next().await, "out/1\0{\"n\":1}");
+    for body in bodies {
+        assert_eq!(parked.next().await, body);
+    }
+    let metrics = metrics(&server).await;
+    let count = |name| value(&metrics, name);
+    assert_eq!(count(r#"hookbot_parked_total{router="r"}"#), Some(5.0));
+    assert_eq!(count(r#"hookbot_routed_total{router="r"}"#), Some(6.0));
+}
+
+#[tokio::test]
+async fn a_circle_that_nobody_could_see_comes_to_an_end() {
+    let config = route("there", "a/", "{{ 'b/x' }}") + &route("back", "b/", "{{ 'a/x' }}");
+    let (_folder, server) = with(&config).await;
+    let mut parked = server.subscribe("/unsafe/sub/parked/").await;
+    let mut all = server.subscribe("/sub/").await;
+    server.publish("a/x", "round").await;
+    assert_eq!(parked.next().await, "/unsafe/parked/there\0round");
+    server.publish("the/end", "").await;
+    for hop in 0..=8 {
+        let topic = if hop % 2 == 0 { "a/x" } else { "b/x" };
+        assert_eq!(all.next().await, format!("{topic}\0round"), "{hop}");
+    }
+    assert_eq!(all.next().await, "the/end\0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_loses_nothing_repeats_nothing_and_drops_no_connection() {
+    let both = |to: &str| route("changing", "in/", to) + &route("same", "in/", "same/x");
+    let (folder, server) = with(&both("out/0")).await;
+    let mut out = server.subscribe("/sub/out/").await;
+    let mut same = server.subscribe("/sub/same/x").await;
+    let broker = server.broker.clone();
+    let publishing = tokio::spawn(async move {
+        for number in 0..2_000 {
+            let topic = Topic::parse("in/x").unwrap();
+            let publication = Publication::new(topic, number.to_string());
+            broker.publish(publication).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    for number in 1..=20 {
+        reload(&server, folder.path(), &both(&format!("out/{number}"))).await;
+    }
+    publishing.await.unwrap();
+    reload(&server, folder.path(), &both("out/last")).await;
+    server.publish("in/x", "2000").await;
+    let mut last = String::new();
+    for number in 0..=2_000 {
+        let message = out.next().await;
+        let (topic, body) = message.split_once('\0').unwrap();
+        assert_eq!(body, number.to_string(), "on {topic}");
+        last = topic.to_owned();
+        assert_eq!(same.next().await, number.to_string());
+    }
+    assert_eq!(last, "out/last");
+    let metrics = metrics(&server).await;
+    let reloads = value(&metrics, "hookbot_config_reloads_total");
+    assert_eq!(reloads, Some(21.0));
+}
+
+#[tokio::test]
+async fn a_wrong_file_changes_nothing_and_is_counted() {
+    let (folder, server) = with(&route("r", "in/", "out/old")).await;
+    let mut out = server.subscribe("/sub/out/").await;
+    for wrong in [
+        &*route("r", "in/", "out/{{ new"),
+        &route("r", "in/", "in/x"),
+        "[[rout]]",
+        "\"",
+    ] {
+        reload(&server, folder.path(), wrong).await;
+        server.publish("in/x", "").await;
+        assert_eq!(out.next().await, "out/old\0");
+    }
+    fs::remove_file(folder.path().join("hookbot.toml")).unwrap();
+    server.configuration.as_ref().unwrap().reload().await;
+    server.publish("in/x", "").await;
+    assert_eq!(out.next().await, "out/old\0");
+    let failures = "hookbot_config_reload_failures_total";
+    assert_eq!(value(&metrics(&server).await, failures), Some(5.0));
+    assert_eq!(
+        value(&metrics(&server).await, "hookbot_config_reloads_total"),
+        Some(0.0)
+    );
+
+    reload(&server, folder.path(), &route("r", "in/", "out/new")).await;
+    server.publish("in/x", "").await;
+    assert_eq!(out.next().await, "out/new\0");
+    reload(&server, folder.path(), "").await;
+    server.publish("in/x", "").await;
+    server.publish("out/end", "").await;
+    assert_eq!(out.next().await, "out/end\0");
+}
