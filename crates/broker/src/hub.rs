@@ -82,7 +82,7 @@ mod tests {
                 .map(|_| hub.add(&filter, Queue::live()))
                 .collect();
             let mut batch = VecDeque::new();
-            let mut context = Context::from_waker(Waker::noop());
+            let context = Context::from_waker(Waker::noop());
             let mut round = |offset| {
                 let publication = Publication::new(Topic::parse("a/b").unwrap(), "body");
                 let message = Message::new(publication, Offset(offset), SystemTime::now());
@@ -90,10 +90,10 @@ mod tests {
                 let counted = measure(|| {
                     hub.deliver(&message);
                     for queue in &queues {
-                        let taken = queue.take(&mut batch, Offset(offset), &mut context);
+                        let taken = queue.take(&mut batch, Offset(offset), &context);
                         assert!(matches!(taken, Taken::Messages));
                         batch.clear();
-                        queue.take(&mut batch, Offset(offset), &mut context);
+                        queue.take(&mut batch, Offset(offset), &context);
                     }
                 });
                 counted.count_total
