@@ -6,6 +6,8 @@ mod data_dir;
 mod file;
 mod keys;
 mod problem;
+#[cfg(test)]
+mod reference;
 mod retain;
 mod route_table;
 mod server_table;

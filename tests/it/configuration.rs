@@ -236,8 +236,8 @@ fn a_test_tells_what_each_route_would_do_with_an_event() {
     let event = r#"{"topic":"in/x","method":"POST","query":"q=%C3%BC","headers":[["x-n","a"]],"body":"{\"n\":1}"}"#;
     assert_eq!(
         test(&[], event),
-        "copy: publishes on out/1: POST \\xc3\\xbc\n\
-         copy: publishes on log/a: POST \\xc3\\xbc\n\
+        "copy: publishes on out/1: POST ü\n\
+         copy: publishes on log/a: POST ü\n\
          picky: does nothing, the condition does not hold\n\
          other: does nothing, it is on another topic\n\
          strange: does nothing, it is on another topic\n"
@@ -245,8 +245,7 @@ fn a_test_tells_what_each_route_would_do_with_an_event() {
     let parked = test(&[], r#"{"topic":"in/x","body":"{\"n\":2}"}"#);
     assert!(parked.starts_with("copy: parks it on /unsafe/parked/copy: to: undefined value"));
     assert!(
-        parked.contains("picky: publishes on out/x: {\"n\":2}")
-            || parked.contains("picky: publishes on out/x: {\\\"n\\\":2}"),
+        parked.contains("picky: publishes on out/x: {\"n\":2}\n"),
         "{parked}"
     );
     let event = r#"{"topic":"/unsafe/in/x"}"#;

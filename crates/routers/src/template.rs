@@ -16,7 +16,7 @@ use minijinja::{
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use crate::absent::is_absent;
-use crate::view::{NAMES, View};
+use crate::view::{NAMES, View, is_known};
 
 /// An expression that a message fulfils or does not.
 pub(crate) struct Condition {
@@ -248,13 +248,14 @@ fn print_in_body(out: &mut Output, state: &mut State, value: &Value) -> Result<(
 
 /// Refuses names that no message has.
 fn known(names: HashSet<String>) -> Result<(), Error> {
-    let is_known = |name: &str| NAMES.contains(&name) || FUNCTIONS.contains(&name);
-    let mut unknown: Vec<_> = names.into_iter().filter(|name| !is_known(name)).collect();
+    let is_good = |name: &str| is_known(name) || FUNCTIONS.contains(&name);
+    let mut unknown: Vec<_> = names.into_iter().filter(|name| !is_good(name)).collect();
     unknown.sort();
     let Some(name) = unknown.first() else {
         return Ok(());
     };
-    let detail = format!("there is no `{name}`, only {}", NAMES.join(", "));
+    let all = NAMES.map(|(name, _)| name).join(", ");
+    let detail = format!("there is no `{name}`, only {all}");
     Err(Error::new(ErrorKind::UndefinedError, detail))
 }
 
