@@ -313,7 +313,9 @@ impl Signals {
                         tls.reload();
                     }
                     if let Some(configuration) = &configuration {
-                        configuration.reload().await;
+                        let configuration = configuration.clone();
+                        // The next signal may be one to stop.
+                        tokio::spawn(async move { configuration.reload().await });
                     }
                     continue;
                 }
