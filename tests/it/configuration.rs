@@ -4,9 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use crate::program::Program;
-use crate::support::token;
+use crate::support::{PATIENCE, token};
 
 /// Runs `hookbot` to its end, with something to read, and without a key.
 fn hookbot(arguments: &[&str], typed: &str) -> Output {
@@ -161,10 +162,14 @@ fn routes_change_with_the_file_and_on_a_hang_up() {
     assert_eq!(next(1), "out/1\t\n");
     // Each is told of the change in its own way, and some time later.
     let mut count = 1;
-    let mut until = |topic: &str| loop {
-        count += 1;
-        if next(count).ends_with(&format!("{topic}\t\n")) {
-            break;
+    let mut until = |topic: &str| {
+        let began = Instant::now();
+        loop {
+            count += 1;
+            if next(count).ends_with(&format!("{topic}\t\n")) {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{topic}");
         }
     };
     folder.write(&route("out/2"));
