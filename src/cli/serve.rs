@@ -179,7 +179,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
             keys: global.keys.clone(),
             accept_sha1: args.accept_sha1,
         };
-        tokio::spawn(signals.obey(stop.clone(), reload));
+        tokio::spawn(signals.obey(stop.clone(), Arc::new(reload)));
         server.run(listeners, stop).await;
         info!("stopped");
         Ok(())
@@ -357,13 +357,15 @@ impl Signals {
     }
 
     /// Stops at the first signal, at once at the second, and reloads at a hang-up.
-    async fn obey(mut self, stop: CancellationToken, reload: Reload) {
+    async fn obey(mut self, stop: CancellationToken, reload: Arc<Reload>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
                 _ = self.hangup.recv() => {
-                    reload.everything().await;
+                    let reload = reload.clone();
+                    // The next signal may be one to stop.
+                    tokio::spawn(async move { reload.everything().await });
                     continue;
                 }
             }
