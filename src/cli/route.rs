@@ -124,7 +124,7 @@ fn in_words(name: &str, outcome: &Outcome) -> Vec<String> {
         Outcome::Published(publications) => publications
             .iter()
             .map(|publication| {
-                let body = publication.body.escape_ascii();
+                let body = printable(&publication.body);
                 format!("{name}: publishes on {}: {body}", publication.topic)
             })
             .collect(),
@@ -136,6 +136,14 @@ fn in_words(name: &str, outcome: &Outcome) -> Vec<String> {
                 publication.topic
             )]
         }
+    }
+}
+
+/// A body as it is, if it is one line of text.
+fn printable(body: &[u8]) -> String {
+    match str::from_utf8(body) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => body.escape_ascii().to_string(),
     }
 }
 

@@ -358,12 +358,15 @@ impl Signals {
 
     /// Stops at the first signal, at once at the second, and reloads at a hang-up.
     async fn obey(mut self, stop: CancellationToken, reload: Reload) {
+        let reload = Arc::new(reload);
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
                 _ = self.hangup.recv() => {
-                    reload.everything().await;
+                    let reload = reload.clone();
+                    // The next signal may be one to stop.
+                    tokio::spawn(async move { reload.everything().await });
                     continue;
                 }
             }

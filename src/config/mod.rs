@@ -7,6 +7,8 @@ mod file;
 mod keys;
 mod limits_table;
 mod problem;
+#[cfg(test)]
+mod reference;
 mod retain;
 mod route_table;
 mod server_table;

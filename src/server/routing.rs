@@ -292,6 +292,8 @@ async fn publish(
         let publication = publication.clone();
         match state.broker.publish_once(publication, REMEMBERED).await {
             Ok(appended) if appended.is_duplicate => return true,
+            // What is parked has been counted and logged as that.
+            Ok(_) if to.is_brokers_own() => return true,
             Ok(_) => {
                 info!(router = name, %from, %to, "routed");
                 state.metrics.routed(name);

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use crate::program::Program;
-use crate::support::token;
+use crate::support::{PATIENCE, token};
 
 /// Runs `hookbot` to its end, with something to read, and without a key.
 fn hookbot(arguments: &[&str], typed: &str) -> Output {
@@ -161,13 +162,21 @@ fn routes_change_with_the_file_and_on_a_hang_up() {
     assert_eq!(next(1), "out/1\t\n");
     // Each is told of the change in its own way, and some time later.
     let mut count = 1;
-    let mut until = |topic: &str| loop {
-        count += 1;
-        if next(count).ends_with(&format!("{topic}\t\n")) {
-            break;
+    let mut until = |topic: &str| {
+        let began = Instant::now();
+        loop {
+            count += 1;
+            if next(count).ends_with(&format!("{topic}\t\n")) {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{topic}");
         }
     };
+    // As long and as old as before: only who is told can know.
+    let as_old = fs::metadata(folder.config()).unwrap().modified().unwrap();
     folder.write(&route("out/2"));
+    let file = fs::File::options().write(true).open(folder.config());
+    file.unwrap().set_modified(as_old).unwrap();
     program.hang_up();
     until("out/2");
     folder.write(&route("out/3"));
@@ -236,8 +245,8 @@ fn a_test_tells_what_each_route_would_do_with_an_event() {
     let event = r#"{"topic":"in/x","method":"POST","query":"q=%C3%BC","headers":[["x-n","a"]],"body":"{\"n\":1}"}"#;
     assert_eq!(
         test(&[], event),
-        "copy: publishes on out/1: POST \\xc3\\xbc\n\
-         copy: publishes on log/a: POST \\xc3\\xbc\n\
+        "copy: publishes on out/1: POST ü\n\
+         copy: publishes on log/a: POST ü\n\
          picky: does nothing, the condition does not hold\n\
          other: does nothing, it is on another topic\n\
          strange: does nothing, it is on another topic\n"
@@ -245,8 +254,7 @@ fn a_test_tells_what_each_route_would_do_with_an_event() {
     let parked = test(&[], r#"{"topic":"in/x","body":"{\"n\":2}"}"#);
     assert!(parked.starts_with("copy: parks it on /unsafe/parked/copy: to: undefined value"));
     assert!(
-        parked.contains("picky: publishes on out/x: {\"n\":2}")
-            || parked.contains("picky: publishes on out/x: {\\\"n\\\":2}"),
+        parked.contains("picky: publishes on out/x: {\"n\":2}\n"),
         "{parked}"
     );
     let event = r#"{"topic":"/unsafe/in/x"}"#;

@@ -71,7 +71,26 @@ async fn a_message_that_breaks_a_rule_is_parked_and_the_next_is_routed() {
     let metrics = metrics(&server).await;
     let count = |name| value(&metrics, name);
     assert_eq!(count(r#"hookbot_parked_total{router="r"}"#), Some(5.0));
-    assert_eq!(count(r#"hookbot_routed_total{router="r"}"#), Some(6.0));
+    assert_eq!(count(r#"hookbot_routed_total{router="r"}"#), Some(1.0));
+}
+
+#[tokio::test]
+async fn what_a_route_reads_in_two_ways_it_publishes_once() {
+    let config = route("r", "in/", "out/x").replace("'in/'", "['in/', 'in/x', '/']");
+    let config = config.replace("out/x", "/unsafe/out");
+    let (_folder, server) = with(&config).await;
+    let mut out = server.subscribe("/unsafe/sub/out").await;
+    for body in ["1", "2", "3"] {
+        server.publish("in/x", body).await;
+    }
+    let mut all = [out.next().await, out.next().await, out.next().await];
+    // Each way has its own pace.
+    all.sort();
+    assert_eq!(all, ["1", "2", "3"]);
+    // It ends when all three ways have got to the end.
+    server.stop.cancel();
+    let last = out.receive().await.unwrap();
+    assert!(last.is_close(), "{last:?}");
 }
 
 #[tokio::test]

@@ -48,3 +48,4 @@ pub use outcome::{Outcome, Unmatched};
 pub use route::{Fault, Part, Preset, Route};
 pub use router::{RouteError, Router};
 pub use rule::Rule;
+pub use view::NAMES;

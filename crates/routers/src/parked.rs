@@ -12,7 +12,11 @@ pub(crate) fn parked(
     error: &RouteError,
 ) -> Publication {
     let publication = message.publication.clone();
-    let mut attributes: Headers = publication.attributes.iter().collect();
+    let own = publication.attributes.iter();
+    // It may have been parked before, and sent on its way again.
+    let mut attributes: Headers = own
+        .filter(|(name, _)| !name.starts_with("parked_"))
+        .collect();
     attributes.push("parked_by", rule.as_bytes());
     attributes.push("parked_from", publication.topic.as_str().as_bytes());
     attributes.push("parked_because", error.to_string().as_bytes());

@@ -16,13 +16,14 @@ use minijinja::{
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use crate::absent::is_absent;
-use crate::view::{NAMES, View};
+use crate::view::{NAMES, View, is_known};
 
 /// An expression that a message fulfils or does not.
 pub(crate) struct Condition {
     expression: Expression<'static, 'static>,
     /// The same where nothing may be undefined.
     strict: Expression<'static, 'static>,
+    source: String,
     /// Only what is ordered needs a second look, see [`crate::absent`].
     orders: bool,
 }
@@ -35,12 +36,22 @@ impl Condition {
         Ok(Self {
             expression,
             strict: STRICT.compile_expression_owned(source.to_owned())?,
+            source: source.to_owned(),
             orders: source.contains(['<', '>']),
         })
     }
 
     /// Whether the message fulfils it.
-    pub(crate) fn holds(&self, view: &Arc<View>) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    ///
+    /// With the reason, when that can't be told.
+    pub(crate) fn holds(&self, view: &Arc<View>) -> Result<bool, String> {
+        let holds = self.try_holds(view);
+        holds.map_err(|error| reason_in(&error, &self.source))
+    }
+
+    fn try_holds(&self, view: &Arc<View>) -> Result<bool, Error> {
         let message = Value::from_dyn_object(view.clone());
         let holds = match self.expression.eval(message.clone()) {
             Ok(value) => value.is_true(),
@@ -116,16 +127,21 @@ impl Template {
     }
 
     /// The text for a message.
-    pub(crate) fn render(&self, view: &Arc<View>) -> Result<String, Error> {
-        let template = self.environment.get_template(NAME)?;
-        let text = template.render(Value::from_dyn_object(view.clone()))?;
+    ///
+    /// # Errors
+    ///
+    /// With the reason, when there is none.
+    pub(crate) fn render(&self, view: &Arc<View>) -> Result<String, String> {
+        let template = self.environment.get_template(NAME);
+        let template = template.map_err(|error| reason(&error))?;
+        let text = template.render(Value::from_dyn_object(view.clone()));
+        let text = text.map_err(|error| reason_in(&error, template.source()))?;
         let limit = match self.kind {
             Kind::Line => MAX_LINE,
             Kind::Body => MAX_BODY,
         };
         if text.len() > limit {
-            let detail = format!("more than {limit} bytes");
-            return Err(Error::new(ErrorKind::WriteFailure, detail));
+            return Err(format!("more than {limit} bytes"));
         }
         Ok(text)
     }
@@ -151,6 +167,15 @@ pub(crate) fn reason(error: &Error) -> String {
     };
     let text = text.chars().filter(|char| !char.is_control());
     text.take(MAX_REASON).collect()
+}
+
+/// As [`reason`], with the part of the source that it is about, if that is known.
+fn reason_in(error: &Error, source: &str) -> String {
+    let part = error.range().and_then(|range| source.get(range));
+    match part.filter(|part| !part.is_empty() && part.len() <= MAX_REASON) {
+        Some(part) => format!("{} in `{part}`", reason(error)),
+        None => reason(error),
+    }
 }
 
 /// In characters.
@@ -248,13 +273,14 @@ fn print_in_body(out: &mut Output, state: &mut State, value: &Value) -> Result<(
 
 /// Refuses names that no message has.
 fn known(names: HashSet<String>) -> Result<(), Error> {
-    let is_known = |name: &str| NAMES.contains(&name) || FUNCTIONS.contains(&name);
-    let mut unknown: Vec<_> = names.into_iter().filter(|name| !is_known(name)).collect();
+    let is_good = |name: &str| is_known(name) || FUNCTIONS.contains(&name);
+    let mut unknown: Vec<_> = names.into_iter().filter(|name| !is_good(name)).collect();
     unknown.sort();
     let Some(name) = unknown.first() else {
         return Ok(());
     };
-    let detail = format!("there is no `{name}`, only {}", NAMES.join(", "));
+    let all = NAMES.map(|(name, _)| name).join(", ");
+    let detail = format!("there is no `{name}`, only {all}");
     Err(Error::new(ErrorKind::UndefinedError, detail))
 }
 

@@ -8,20 +8,43 @@ use minijinja::value::{Enumerator, Object, ObjectExt, Value};
 use crate::absent::Absent;
 use crate::json;
 
-/// The names that conditions and templates may use.
-pub(crate) const NAMES: [&str; 11] = [
-    "topic",
-    "method",
-    "query",
-    "headers",
-    "address",
-    "body",
-    "text",
-    "attributes",
-    "verified_by",
-    "offset",
-    "time",
+/// The names that conditions and templates may use, and what they are.
+pub const NAMES: [(&str, &str); 11] = [
+    ("topic", "the topic it was published on"),
+    (
+        "method",
+        "the HTTP method it came by; empty where a route published a new body",
+    ),
+    (
+        "query",
+        "the query: `query.a` is the first parameter `a`, decoded, and `{{ query }}` what was sent",
+    ),
+    (
+        "headers",
+        "the headers: `headers[\"x-github-event\"]` is the first one of this name, in any case",
+    ),
+    ("address", "the sender's address"),
+    ("body", "the body's JSON, if it is that"),
+    ("text", "the body, if it is UTF-8"),
+    (
+        "attributes",
+        "what the broker has found out about the message",
+    ),
+    (
+        "verified_by",
+        "who has signed it, if a source has verified that",
+    ),
+    ("offset", "its place in the log"),
+    (
+        "time",
+        "when the log took it: RFC 3339, UTC, with milliseconds",
+    ),
 ];
+
+/// Whether messages have something of this name.
+pub(crate) fn is_known(name: &str) -> bool {
+    NAMES.iter().any(|(known, _)| *known == name)
+}
 
 /// A message. Its body is parsed when somebody asks for it, and only once.
 #[derive(Debug)]
@@ -86,7 +109,7 @@ impl Object for View {
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         // The engine asks here for its own functions first.
-        if NAMES.contains(&key) {
+        if is_known(key) {
             self.absent.or(self.named(key))
         } else {
             None
