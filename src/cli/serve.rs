@@ -179,7 +179,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
             keys: global.keys.clone(),
             accept_sha1: args.accept_sha1,
         };
-        tokio::spawn(signals.obey(stop.clone(), reload));
+        tokio::spawn(signals.obey(stop.clone(), Arc::new(reload)));
         server.run(listeners, stop).await;
         info!("stopped");
         Ok(())
@@ -357,8 +357,7 @@ impl Signals {
     }
 
     /// Stops at the first signal, at once at the second, and reloads at a hang-up.
-    async fn obey(mut self, stop: CancellationToken, reload: Reload) {
-        let reload = Arc::new(reload);
+    async fn obey(mut self, stop: CancellationToken, reload: Arc<Reload>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}

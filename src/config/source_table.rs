@@ -297,11 +297,11 @@ impl SourceTable {
             let empty = |_| self.unreadable(&label, "it is empty".to_owned());
             source.secrets.push(secret.map_err(empty)?);
         }
-        if let (Some(token), Some(scheme)) = (&self.verify_token, source.scheme.take()) {
+        if let Some(token) = &self.verify_token {
             let (label, bytes) = self.secret(token, 0)?;
             let empty = |_| self.unreadable(&label, "it is empty".to_owned());
             let token = Secret::new(bytes).map_err(empty)?;
-            source.scheme = Some(scheme.with_verify_token(token));
+            source.scheme = source.scheme.map(|own| own.with_verify_token(token));
         }
         Ok(source)
     }

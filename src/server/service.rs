@@ -69,7 +69,7 @@ pub(super) async fn respond(
     let ms = began.elapsed().as_secs_f64() * 1e3;
     // Quoted, the path can't break the line; without its query, it has no token.
     let token = name.as_ref().map(Name::as_str);
-    info!(target: "hookbot::request", %peer, %method, ?path, token, status, bytes, ms = (ms * 1e3).round() / 1e3);
+    info!(target: "hookbot::request", %peer, %method, ?path, status, bytes, ms = (ms * 1e3).round() / 1e3, token);
     reply
 }
 
