@@ -207,7 +207,10 @@ async fn read(
         if let Some(declared) = declared
             && bytes.is_empty()
         {
-            bytes.reserve_exact(usize::try_from(declared).unwrap_or(limit).min(FIRST_ROOM));
+            // Little on the strength of what is declared: an allocator gives back what was freed in
+            // other places, and so has touched all of it in the end.
+            let most = FIRST_ROOM.max(4 * data.len());
+            bytes.reserve_exact(usize::try_from(declared).unwrap_or(limit).min(most));
         }
         bytes.extend_from_slice(&data);
     }
@@ -216,4 +219,4 @@ async fn read(
 }
 
 /// The most that is allocated on the strength of a declared length alone, in bytes.
-const FIRST_ROOM: usize = 256 << 10;
+const FIRST_ROOM: usize = 4 << 10;

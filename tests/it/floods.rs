@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
+use crate::program::Program;
 use crate::support::{TestServer, token};
 
 fn sized(short: usize, long: usize) -> usize {
@@ -171,4 +172,39 @@ async fn half_open_requests_by_the_thousand_keep_nobody_else_waiting() {
     );
     assert!(busy < Duration::from_secs(2), "{busy:?}");
     assert!(each < 64 << 10, "{each} bytes each");
+}
+
+/// What a client declares is not what it has sent, and must not be what it takes.
+#[tokio::test]
+async fn half_open_bodies_again_and_again_take_no_more_memory_than_once() {
+    let _alone = ALONE.lock().await;
+    let half_open = sized(3_000, 8_000).min(descriptors() - 200);
+    let program = Program::start(&["--memory"]);
+    let request = format!(
+        "POST /pub/t HTTP/1.1\r\nHost: h\r\nHookbot-Token: {}\r\nContent-Length: 1000000\r\n\r\nx",
+        token("/pub/t")
+    );
+    let mut after = Vec::new();
+    for _ in 0..6 {
+        let mut stalled = Vec::new();
+        for _ in 0..half_open {
+            let mut stream = TcpStream::connect(&program.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stalled.push(stream);
+        }
+        // An answer on another connection says that those before it have been looked at.
+        let mut last = TcpStream::connect(&program.address).await.unwrap();
+        last.write_all(b"GET /status HTTP/1.1\r\nHost: h\r\n\r\n")
+            .await
+            .unwrap();
+        head(&mut last).await;
+        drop(stalled);
+        after.push(program.memory());
+    }
+    let grown = after[5].saturating_sub(after[1]) / half_open as u64;
+    println!("{half_open} half-open bodies, six times: {after:?} bytes");
+    assert!(
+        grown < 24 << 10,
+        "{grown} bytes more for each, after four more times"
+    );
 }
