@@ -64,14 +64,14 @@ pub struct LimitsTable {
     )]
     pub trusted_proxies: Vec<String>,
 
-    /// The header in which they name the client, x-forwarded-for or forwarded; x-forwarded-for by
-    /// default. They have to overwrite what a client sends in it, or to add to it.
+    /// The header in which trusted proxies name the client, x-forwarded-for or forwarded;
+    /// x-forwarded-for by default. They have to overwrite what a client sends in it, or add to it.
     #[arg(long, value_name = "HEADER", help_heading = "Addresses")]
     #[serde(deserialize_with = "parsed")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub forwarded_header: Option<ForwardedHeader>,
 
-    /// Their connections begin with a header of the PROXY protocol, version 1 or 2.
+    /// Connections of trusted proxies begin with a header of the PROXY protocol, version 1 or 2.
     #[arg(long, help_heading = "Addresses")]
     pub proxy_protocol: bool,
 
@@ -85,7 +85,7 @@ pub struct LimitsTable {
     )]
     pub allow_addresses: Vec<String>,
 
-    /// Addresses that may not.
+    /// Addresses that may not, also where they are among those.
     #[arg(
         long,
         value_name = "NETWORKS",

@@ -160,9 +160,20 @@ impl Gate {
         if let Some(answer) = self.greet(&request, now) {
             return Ok(Verdict::Answered(answer));
         }
-        match scheme.verify(&self.secrets, &request, now) {
+        let verified = scheme.verify(&self.secrets, &request, now);
+        publication.delivery_id = scheme.delivery_id(&request).map(Into::into);
+        // What is kept must not make a subscriber a sender.
+        let secret: Vec<_> = scheme.secret_headers().collect();
+        if !secret.is_empty() {
+            let all = publication.headers.iter();
+            let masked = all.map(|(name, value)| match secret.contains(&name) {
+                true => (name, &b"***"[..]),
+                false => (name, value),
+            });
+            publication.headers = masked.collect();
+        }
+        match verified {
             Ok(matched) => {
-                publication.delivery_id = scheme.delivery_id(&request).map(Into::into);
                 self.note_use(matched.secret, now);
                 let promoted = self.source.promote.as_ref();
                 let target =

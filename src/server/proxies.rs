@@ -302,6 +302,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_bytes_break_the_readers() {
+        let pieces = [
+            "for=",
+            "\"",
+            "[",
+            "]",
+            ":",
+            "::",
+            "1",
+            "10.0.0.1",
+            ";",
+            ",",
+            "=",
+            " ",
+            "PROXY ",
+            "TCP4 ",
+            "\r\n",
+            "\0",
+            "QUIT\n",
+            "!",
+            "ü",
+            "65536",
+            "fe80::1%1",
+        ];
+        for _ in 0..20_000 {
+            let number = fastrand::usize(..12);
+            let text: String = (0..number)
+                .filter_map(|_| fastrand::choice(pieces))
+                .collect();
+            for header in [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded] {
+                if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+                    let mut headers = HeaderMap::new();
+                    headers.append(X_FORWARDED_FOR, value.clone());
+                    headers.append(FORWARDED, value);
+                    proxies(header).client(peer("10.0.0.1"), &headers);
+                }
+            }
+            let start = fastrand::choice([VERSION_1, VERSION_2, b""]).unwrap_or_default();
+            let _ = read_header(&mut &[start, text.as_bytes()].concat()[..]).await;
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_no_header_is_refused() {
         let long = [VERSION_1, &b"TCP4 ".repeat(40)].concat();
         let mut endless = VERSION_2.to_vec();

@@ -68,11 +68,12 @@ impl Roster {
         if capacity.all.is_some_and(|most| inner.seats.len() >= most) {
             return Err(Full::All);
         }
-        let by_token = inner.by_token.entry(fingerprint).or_default();
-        if capacity.by_token.is_some_and(|most| *by_token >= most) {
+        let taken = inner.by_token.get(&fingerprint).copied();
+        let taken = taken.unwrap_or_default();
+        if capacity.by_token.is_some_and(|most| taken >= most) {
             return Err(Full::Token);
         }
-        *by_token += 1;
+        inner.by_token.insert(fingerprint, taken + 1);
         let number = inner.next;
         inner.next += 1;
         inner.seats.insert(number, occupant.clone());

@@ -93,8 +93,10 @@ pub(super) async fn subscribe(
         Full::All => HttpError::Subscribers,
         Full::Token => HttpError::SubscribersOfToken,
     })?;
-    // What was revoked before the seat was taken is not told to it.
-    if !state.may_stay(token, peer.ip()) {
+    // Of what changed before the seat was taken it has not been told.
+    let now = state.book.load_full();
+    let same_keys = std::ptr::eq(&raw const *now, book);
+    if !state.may_stay(token, peer.ip()) || (!same_keys && !now.still_grants(path, token)) {
         return Err(HttpError::Unauthorized);
     }
     let (subscription, gap) = match wish.start {

@@ -19,6 +19,19 @@ fn hookbot(arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// What a server tells of its sources, which it does soon after it listens.
+fn sources(data: &Path, more: &[&str]) -> String {
+    let arguments = ["sources", "--data-dir", data.to_str().unwrap()];
+    loop {
+        let asked = hookbot(&[&arguments, more].concat());
+        match asked.status.code() {
+            Some(0) => return String::from_utf8(asked.stdout).unwrap(),
+            Some(4) => {}
+            _ => panic!("{asked:?}"),
+        }
+    }
+}
+
 /// The program with this configuration, and with data in this folder.
 fn start(folder: &Path, config: &str, more: &[&str]) -> Program {
     let file = folder.join("hookbot.toml");
@@ -108,8 +121,7 @@ async fn a_secret_is_rotated_in_the_file_and_the_command_tells_when_the_old_one_
     assert_eq!(post(&program, PATH, "canary of yesterday").await, 200);
 
     let data = folder.path().join("data");
-    let asked = hookbot(&["sources", "--data-dir", data.to_str().unwrap()]);
-    let shown = String::from_utf8(asked.stdout).unwrap();
+    let shown = sources(&data, &[]);
     assert!(
         shown.starts_with("gh on /unsafe/github.com/: github\n"),
         "{shown}"
@@ -123,8 +135,8 @@ async fn a_secret_is_rotated_in_the_file_and_the_command_tells_when_the_old_one_
         "{shown}"
     );
     assert!(!shown.contains("canary"), "{shown}");
-    let asked = hookbot(&["sources", "--json", "--data-dir", data.to_str().unwrap()]);
-    let line: serde_json::Value = serde_json::from_slice(&asked.stdout).unwrap();
+    let line = sources(&data, &["--json"]);
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["source"]["verified"], 3);
 
     // A file that is wrong, and one whose secret is not there, change nothing.
@@ -215,8 +227,7 @@ async fn keys_are_read_again_at_a_hang_up() {
     let old = hookbot_protocol::Key::new(b"the older key").unwrap();
     let old = old.mint(&Scope::parse("/sub/t").unwrap());
     let mut socket = subscribe(&program, &old.expose()).await.unwrap();
-    let asked = hookbot(&["sources", "--data-dir", data.to_str().unwrap()]);
-    let shown = String::from_utf8(asked.stdout).unwrap();
+    let shown = sources(&data, &[]);
     let expected = format!(
         "previous key 1: token {} on \"/sub/t\" from",
         old.fingerprint().short()

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::algorithm::Algorithm;
 use crate::client_state;
 use crate::provider::Provider;
 use crate::refusal::Refusal;
@@ -209,6 +210,13 @@ impl Scheme {
     pub fn signs_url(&self) -> bool {
         let has_url = |signature: &Signature| signature.template.has(&Piece::Url);
         self.signatures.iter().any(has_url)
+    }
+
+    /// The names of headers whose value is the secret itself: whoever sees one can forge requests.
+    pub fn secret_headers(&self) -> impl Iterator<Item = &str> {
+        let is_secret = |own: &&Signature| own.algorithm == Algorithm::Token;
+        let signatures = self.signatures.iter().filter(is_secret);
+        signatures.map(|own| &*own.header)
     }
 
     /// The names of all headers that prove something by these rules: those that go before a
