@@ -32,6 +32,10 @@ fuzz_target!(|input: &str| {
         let scope = scope.expect("what grants is a scope");
         token
             == match grant.expires {
+                at if token.name().is_some() => {
+                    let name = token.name().expect("it has one");
+                    KEY.mint_named(&scope, name, at)
+                }
                 Some(at) => KEY.mint_expiring(&scope, at),
                 None if text.len() == 40 => KEY.mint_sha1(&scope),
                 None => KEY.mint(&scope),

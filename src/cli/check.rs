@@ -23,5 +23,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
         1 => "1 route".to_owned(),
         number => format!("{number} routes"),
     };
-    output::line(&format!("{}: good, {routes}", args.file.display()))
+    let sources = match config.sources.len() {
+        0 => String::new(),
+        1 => ", 1 source".to_owned(),
+        number => format!(", {number} sources"),
+    };
+    output::line(&format!("{}: good, {routes}{sources}", args.file.display()))
 }

@@ -159,6 +159,8 @@ async fn show(mut lines: Receiver<Line>, json: bool) -> Result<(), Failure> {
                 output::line(&damage)?;
             }
             Line::Verified(messages) => output::line(&format!("{messages} messages read"))?,
+            // Nobody has asked for these.
+            Line::Source(_) | Line::PreviousKey(_) => {}
             Line::Trimmed(first) => output::line(&format!("the oldest offset is now {first}"))?,
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use hookbot_protocol::{Key, Scope};
+use hookbot_protocol::{Key, Name, Scope};
 
 use super::Failure;
 use crate::config::{KeyArgs, Span};
@@ -31,6 +31,11 @@ pub(super) struct MakeTokensArgs {
     /// How long the tokens are good for, for example 30d; without it they are good for ever.
     #[arg(long, value_name = "TIME", conflicts_with = "sha1")]
     expires: Option<Span>,
+
+    /// What the tokens are called in the server's log and counters, and in a list of revoked
+    /// ones: letters, digits, - and _. Everybody who has a token can read its name.
+    #[arg(long, value_name = "NAME", conflicts_with = "sha1")]
+    name: Option<Name>,
 
     /// Make the tokens of the Go program, for servers that run with --accept-sha1.
     #[arg(long)]
@@ -64,10 +69,12 @@ pub(super) fn run(keys: &KeyArgs, args: &MakeTokensArgs) -> Result<(), Failure> 
 }
 
 fn mint(key: &Key, scope: &Scope, args: &MakeTokensArgs) -> String {
-    let token = match args.expires {
+    let at = args.expires.map(|Span(span)| expiry(span));
+    let token = match (&args.name, at) {
         _ if args.sha1 => key.mint_sha1(scope),
-        None => key.mint(scope),
-        Some(Span(span)) => key.mint_expiring(scope, expiry(span)),
+        (Some(name), at) => key.mint_named(scope, name, at),
+        (None, None) => key.mint(scope),
+        (None, Some(at)) => key.mint_expiring(scope, at),
     };
     token.expose()
 }

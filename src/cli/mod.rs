@@ -14,6 +14,7 @@ mod route;
 mod route_github;
 mod serve;
 mod sign;
+mod sources;
 mod verify;
 mod webhook;
 
@@ -86,6 +87,7 @@ enum Command {
     Route(route::RouteArgs),
     Check(check::CheckArgs),
     Log(log::LogArgs),
+    Sources(sources::SourcesArgs),
     Verify(Box<verify::VerifyArgs>),
     Sign(Box<sign::SignArgs>),
     Completion(completion::CompletionArgs),
@@ -219,6 +221,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Route(args) => route::run(&global, &args),
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Sources(args) => sources::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Completion(args) => completion::run(&args),

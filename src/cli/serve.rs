@@ -16,9 +16,11 @@ use tracing::{info, warn};
 
 use super::route_github::github;
 use super::{Failure, GlobalArgs};
-use crate::config::{Retain, ServerTable, Span, data_dir};
+use crate::config::{
+    KeyArgs, KeyError, LimitsTable, Retain, ServerTable, Span, TokensTable, data_dir,
+};
 use crate::server::{
-    Bind, ConfigFile, Configuration, Listener, Patience, Server, Settings, Tls, TlsFiles,
+    Bind, ConfigFile, Configuration, Control, Listener, Patience, Server, Settings, Tls, TlsFiles,
 };
 
 /// Runs the broker.
@@ -53,6 +55,12 @@ pub(super) struct ServeArgs {
 
     #[command(flatten)]
     server: ServerTable,
+
+    #[command(flatten)]
+    limits: LimitsTable,
+
+    #[command(flatten)]
+    tokens: TokensTable,
 
     #[command(flatten)]
     storage: StorageArgs,
@@ -125,7 +133,20 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
             )
         }
     };
-    let settings = args.settings(&server, Settings::new(keys));
+    let mut settings = args.settings(&server, Settings::new(keys));
+    let mut tokens = args.tokens.clone();
+    let mut limits = args.limits.clone();
+    if let Some((file, config)) = &config {
+        tokens = tokens.or(config.tokens.clone());
+        limits = limits.or(config.limits.clone());
+        file.apply(config, &mut settings.rules)?;
+    } else {
+        let applied = limits.apply(&mut settings.rules);
+        applied.map_err(|error| Failure::Usage(error.into()))?;
+    }
+    settings.deny_file = tokens.deny_file;
+    settings.unsafe_share = limits.unsafe_rate_per_address;
+    settings.max_memory = limits.max_memory.map(|size| size.as_u64());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -151,7 +172,14 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
         }
         announce(&listeners, args.tls.tls_cert.is_some())?;
         let stop = CancellationToken::new();
-        tokio::spawn(signals.obey(stop.clone(), server.tls(), server.configuration()));
+        let reload = Reload {
+            tls: server.tls(),
+            configuration: server.configuration(),
+            control: server.control(),
+            keys: global.keys.clone(),
+            accept_sha1: args.accept_sha1,
+        };
+        tokio::spawn(signals.obey(stop.clone(), Arc::new(reload)));
         server.run(listeners, stop).await;
         info!("stopped");
         Ok(())
@@ -189,6 +217,7 @@ impl ServeArgs {
             file: self.config.clone()?,
             github: global.github_secret.clone(),
             taken: routers.collect(),
+            limits: self.limits.clone(),
         })
     }
 
@@ -280,6 +309,36 @@ fn announce(listeners: &[Listener], secure: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is read again at a hang-up.
+struct Reload {
+    tls: Option<Arc<Tls>>,
+    configuration: Option<Arc<Configuration>>,
+    control: Control,
+    keys: KeyArgs,
+    accept_sha1: bool,
+}
+
+impl Reload {
+    /// Reads everything again. What can't be used is logged, and stays as it was.
+    async fn everything(&self) {
+        if let Some(tls) = &self.tls {
+            tls.reload();
+        }
+        // Only files can have changed: flags and environment are those of the start.
+        let changed = self.control.update(|rules| {
+            rules.keys = self.keys.keys()?.accepting_sha1(self.accept_sha1);
+            Ok::<_, KeyError>(())
+        });
+        match changed.await {
+            Ok(()) => info!("keys read again"),
+            Err(error) => warn!(%error, "the old keys stay in use"),
+        }
+        if let Some(configuration) = &self.configuration {
+            configuration.reload().await;
+        }
+    }
+}
+
 /// What the system tells the program to do.
 struct Signals {
     terminate: Signal,
@@ -298,25 +357,15 @@ impl Signals {
     }
 
     /// Stops at the first signal, at once at the second, and reloads at a hang-up.
-    async fn obey(
-        mut self,
-        stop: CancellationToken,
-        tls: Option<Arc<Tls>>,
-        configuration: Option<Arc<Configuration>>,
-    ) {
+    async fn obey(mut self, stop: CancellationToken, reload: Arc<Reload>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
                 _ = self.hangup.recv() => {
-                    if let Some(tls) = &tls {
-                        tls.reload();
-                    }
-                    if let Some(configuration) = &configuration {
-                        let configuration = configuration.clone();
-                        // The next signal may be one to stop.
-                        tokio::spawn(async move { configuration.reload().await });
-                    }
+                    let reload = reload.clone();
+                    // The next signal may be one to stop.
+                    tokio::spawn(async move { reload.everything().await });
                     continue;
                 }
             }

@@ -13,16 +13,25 @@ use hookbot_routers::{Cycle, Fault, Part, Route, Rule};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::server::NetworksError;
+
 use super::problem::{Problem, Problems};
 use super::route_table::RouteTable;
 use super::server_table::ServerTable;
-use super::table;
+use super::source_table::SourceTableError;
+use super::{LimitsTable, SourceTable, TokensTable, table};
 
 /// What a file says, checked.
 #[derive(Debug, Default)]
 pub struct Config {
     /// `[server]`.
     pub server: ServerTable,
+    /// `[limits]`.
+    pub limits: LimitsTable,
+    /// `[tokens]`.
+    pub tokens: TokensTable,
+    /// `[[source]]`, in their order, whose secrets have not been looked for.
+    pub sources: Vec<SourceTable>,
     /// `[[route]]`, in their order.
     pub routes: Vec<Rule>,
 }
@@ -57,13 +66,24 @@ impl Config {
         if problems.is_empty() {
             for (key, value) in root.get_ref().iter() {
                 match (&**key.get_ref(), value.get_ref()) {
-                    ("server", DeValue::Table(table)) => {
+                    (name @ ("server" | "limits" | "tokens"), DeValue::Table(table)) => {
                         let table = Spanned::new(value.span(), table.clone());
-                        config.server = table::read(&table, &mut problems);
+                        match name {
+                            "server" => config.server = table::read(&table, &mut problems),
+                            "limits" => config.limits = table::read(&table, &mut problems),
+                            _ => config.tokens = table::read(&table, &mut problems),
+                        }
                     }
-                    ("server", _) => problems.push(Problem::new(
-                        value.span(),
-                        "`server` is a table: write [server]",
+                    (name @ ("server" | "limits" | "tokens"), _) => {
+                        let message = format!("`{name}` is a table: write [{name}]");
+                        problems.push(Problem::new(value.span(), message));
+                    }
+                    ("source", DeValue::Array(list)) => {
+                        config.sources = sources(list.iter(), &mut problems);
+                    }
+                    ("source", _) => problems.push(Problem::new(
+                        key.span(),
+                        "there may be many sources: write [[source]]",
                     )),
                     ("route", DeValue::Array(list)) => {
                         config.routes = routes(text, list.iter(), github, &mut problems);
@@ -85,17 +105,56 @@ impl Config {
 }
 
 /// The tables that a file may have.
-pub(super) const TABLES: [&str; 2] = ["server", "route"];
+pub(super) const TABLES: [&str; 5] = ["server", "limits", "tokens", "source", "route"];
 
 /// A key outside of all tables.
 fn stray(place: Range<usize>, name: &str) -> Problem {
-    if table::field_names::<ServerTable>().contains(&name) {
+    let fields = [
+        ("server", table::field_names::<ServerTable>()),
+        ("limits", table::field_names::<LimitsTable>()),
+        ("tokens", table::field_names::<TokensTable>()),
+    ];
+    let owner = fields.iter().find(|(_, fields)| fields.contains(&name));
+    if let Some((table, _)) = owner {
         return Problem {
-            hint: Some("it belongs below [server]".to_owned()),
+            hint: Some(format!("it belongs below [{table}]")),
             ..Problem::new(place, format!("unknown key `{name}`"))
         };
     }
     table::unknown(place, name, &TABLES)
+}
+
+/// Every source, each checked alone, and then whether two contradict each other.
+fn sources<'a, 'i: 'a>(
+    list: impl Iterator<Item = &'a Spanned<DeValue<'i>>>,
+    problems: &mut Vec<Problem>,
+) -> Vec<SourceTable> {
+    let mut sources: Vec<SourceTable> = Vec::new();
+    for item in list {
+        let DeValue::Table(keys) = item.get_ref() else {
+            problems.push(Problem::new(item.span(), "a source is a table"));
+            continue;
+        };
+        let place = |key| table::place(keys, key, None).unwrap_or_else(|| item.span());
+        let before = problems.len();
+        let source: SourceTable = table::read(&Spanned::new(item.span(), keys.clone()), problems);
+        if problems.len() > before {
+            // What could not be read is not what is missing.
+            continue;
+        }
+        if let Err(flaw) = source.shape() {
+            problems.push(Problem::new(place(flaw.key), flaw.message));
+        }
+        if sources.iter().any(|other| other.topic == source.topic) {
+            let message = format!("there is another source for `{}`", source.topic);
+            problems.push(Problem::new(place("topic"), message));
+        } else if sources.iter().any(|other| other.name() == source.name()) {
+            let message = format!("there is another source `{}`", source.name());
+            problems.push(Problem::new(place("name"), message));
+        }
+        sources.push(source);
+    }
+    sources
 }
 
 /// Every route, each checked alone, and then whether they lead in circles.
@@ -225,6 +284,12 @@ pub enum ConfigError {
         /// Which one.
         route: String,
     },
+    /// A source lacks a secret or a list of addresses.
+    #[error("{0}")]
+    Source(#[from] SourceTableError),
+    /// A list of addresses can't be had.
+    #[error("[limits]: {0}")]
+    Addresses(#[from] NetworksError),
     /// A route is called as a router is that runs anyway.
     #[error("route `{route}` has the name of a router that --router runs")]
     Taken {
@@ -240,7 +305,9 @@ impl ConfigError {
         match self {
             Self::Wrong(problems) => problems.brief(),
             Self::Read { source, .. } => format!("{self}: {source}"),
-            Self::NoSecret { .. } | Self::Taken { .. } => self.to_string(),
+            Self::NoSecret { .. } | Self::Source(_) | Self::Addresses(_) | Self::Taken { .. } => {
+                self.to_string()
+            }
         }
     }
 }
@@ -306,6 +373,39 @@ mod tests {
             ("[server]\ngrace = '5'", "f:2:9: expected a length of time"),
             ("max_body = '1MiB'", "f:1:1: unknown key `max_body`"),
             ("server = 1", "f:1:10: `server` is a table"),
+            ("tokens = 1", "f:1:10: `tokens` is a table"),
+            (
+                "max_subscribers = 1",
+                "f:1:1: unknown key `max_subscribers`",
+            ),
+            (
+                "[limits]\ntoken_rate = '1'",
+                "f:2:14: expected a number for",
+            ),
+            (
+                "[limits]\ntrusted_proxy = '1'",
+                "f:2:1: unknown key `trusted_proxy`",
+            ),
+            ("[tokens]\ndeny = ['a b']", "f:2:8: 1: expected a token"),
+            ("[source]", "f:1:2: there may be many sources"),
+            ("[[source]]", "f:1:1: a source is for a topic"),
+            ("[[source]]\ntopic = 'a//b'", "f:2:9: a topic must not"),
+            (
+                "[[source]]\ntopic = 'a'\nprovider = 'github'",
+                "f:3:12: a provider takes",
+            ),
+            (
+                "[[source]]\ntopic = 'a'\nsecret = 's'",
+                "f:3:1: unknown key `secret`",
+            ),
+            (
+                "[[source]]\ntopic = 'a'\nreply = { code = 1 }",
+                "f:3:11: unknown field",
+            ),
+            (
+                "[[source]]\ntopic = 'a'\n[[source]]\ntopic = 'a'",
+                "f:4:9: there is another",
+            ),
             ("[route]", "f:1:2: there may be many routes"),
             ("route = [1]", "f:1:10: a route is a table"),
             ("[server\na = 1", "f:1:8: "),

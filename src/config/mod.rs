@@ -5,23 +5,29 @@
 mod data_dir;
 mod file;
 mod keys;
+mod limits_table;
 mod problem;
 #[cfg(test)]
 mod reference;
 mod retain;
 mod route_table;
 mod server_table;
+mod source_table;
 mod span;
 mod table;
 mod text;
+mod tokens_table;
 
 pub use data_dir::{NoDataDir, data_dir};
 pub use file::{Config, ConfigError};
 pub(crate) use keys::without_newline;
 pub use keys::{KeyArgs, KeyError, Secret};
+pub use limits_table::LimitsTable;
 pub use problem::{Problem, Problems};
 pub use retain::{Retain, RetainError};
 pub use route_table::{PresetName, RouteTable};
 pub use server_table::ServerTable;
+pub use source_table::{OnFailName, ReplyTable, SignatureTable, SourceTable, SourceTableError};
 pub use span::{Span, SpanError};
 pub use text::Texts;
+pub use tokens_table::TokensTable;

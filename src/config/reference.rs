@@ -16,6 +16,7 @@ use super::file::{Config, TABLES};
 use super::route_table::RouteTable;
 use super::server_table::ServerTable;
 use super::table::field_names;
+use super::{LimitsTable, SignatureTable, SourceTable, TokensTable};
 
 /// A type's fields with their descriptions, in their order.
 fn fields<T: JsonSchema + DeserializeOwned>() -> Vec<(&'static str, Value)> {
@@ -47,22 +48,28 @@ fn kind(schema: &Value) -> &'static str {
     }
 }
 
-fn server() -> String {
-    let command = ServerTable::augment_args(Command::new("serve"));
+/// A table whose keys are flags as well, most of them.
+fn with_flags<T: Args + JsonSchema + DeserializeOwned>() -> String {
+    let command = T::augment_args(Command::new("serve"));
     let mut table = "| key | value | flag | |\n| --- | --- | --- | --- |\n".to_owned();
-    for (name, schema) in fields::<ServerTable>() {
+    for (name, schema) in fields::<T>() {
+        let description = description(&schema);
         let mut flags = command.get_arguments();
-        let flag = flags.find(|flag| flag.get_id() == name).expect("a flag");
+        let Some(flag) = flags.find(|flag| flag.get_id() == name) else {
+            let kind = kind(&schema);
+            let _ = writeln!(table, "| `{name}` | {kind} | | {description} |");
+            continue;
+        };
         let values = flag.get_value_names().unwrap_or_default();
         let kind = match values.first().map(|value| value.as_str()) {
             Some("TIME") => "a time, `\"10s\"`",
             Some("SIZE") => "a size, `\"10MiB\"`",
+            Some("RATE") => "a rate, `\"100/s\"`",
             _ => kind(&schema),
         };
         let long = flag.get_long().expect("a long one");
         let env = flag.get_env().map(|env| env.to_string_lossy());
         let env = env.map_or_else(String::new, |env| format!(", `{env}`"));
-        let description = description(&schema);
         let _ = writeln!(
             table,
             "| `{name}` | {kind} | `--{long}`{env} | {description} |"
@@ -71,11 +78,14 @@ fn server() -> String {
     table
 }
 
-fn route() -> String {
+/// A table whose keys are nowhere else.
+fn without_flags<T: JsonSchema + DeserializeOwned>() -> String {
     let mut table = "| key | value | |\n| --- | --- | --- |\n".to_owned();
-    for (name, schema) in fields::<RouteTable>() {
+    for (name, schema) in fields::<T>() {
         let kind = match name {
             "preset" => "`\"github\"`",
+            "on_fail" => "`\"reject\"` or `\"quarantine\"`",
+            "signature" | "reply" => "a table",
             _ => kind(&schema),
         };
         let _ = writeln!(table, "| `{name}` | {kind} | {} |", description(&schema));
@@ -94,7 +104,15 @@ fn names() -> String {
 /// The page, with its tables made anew.
 fn renewed(page: &str) -> String {
     let mut renewed = page.to_owned();
-    for (mark, table) in [("server", server()), ("route", route()), ("names", names())] {
+    for (mark, table) in [
+        ("server", with_flags::<ServerTable>()),
+        ("limits", with_flags::<LimitsTable>()),
+        ("tokens", with_flags::<TokensTable>()),
+        ("source", without_flags::<SourceTable>()),
+        ("signature", without_flags::<SignatureTable>()),
+        ("route", without_flags::<RouteTable>()),
+        ("names", names()),
+    ] {
         let begin = format!("<!-- {mark} -->\n");
         let (before, rest) = renewed.split_once(&begin).expect("a mark");
         let (_, after) = rest.split_once("<!-- end -->").expect("its end");

@@ -1,11 +1,12 @@
-//! Questions about the log, asked by whoever may open its folder.
+//! Questions about the log and the sources, asked by whoever may open the log's folder.
 //!
-//! A running server answers them on a unix socket in the folder; of a stopped one the same
-//! questions are answered by the program itself. One line of JSON asks, lines of JSON answer.
+//! A running server answers them on a unix socket in the folder; of a stopped one those about the
+//! log are answered by the program itself. One line of JSON asks, lines of JSON answer.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hookbot_log::{Limit, Log, ReadError};
@@ -17,6 +18,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{self, Sender};
 use tokio::time::timeout;
 use tracing::{info, warn};
+
+use super::State;
+use super::gate::Gate;
+use super::token_uses::PreviousUse;
 
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +45,8 @@ pub enum Question {
         /// The oldest to keep.
         upto: u64,
     },
+    /// What came by each source, which secrets matched, and who uses previous keys.
+    Sources,
 }
 
 /// A line of an answer.
@@ -56,8 +63,85 @@ pub enum Line {
     Verified(u64),
     /// The oldest offset there is now.
     Trimmed(u64),
+    /// A source.
+    Source(SourceReport),
+    /// A token of a previous key that is still in use.
+    PreviousKey(PreviousUse),
     /// The question could not be answered.
     Error(String),
+}
+
+/// What came by a source since the server started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// Its name.
+    pub name: String,
+    /// The topic or prefix that it is for.
+    pub topic: String,
+    /// Whose signatures are verified, if any.
+    pub provider: Option<String>,
+    /// Messages whose signature was right.
+    pub verified: u64,
+    /// Messages that were refused for their signature.
+    pub rejected: u64,
+    /// Messages that were put into quarantine.
+    pub quarantined: u64,
+    /// Handshakes.
+    pub answered: u64,
+    /// Messages that had to prove nothing.
+    pub unverified: u64,
+    /// Its secrets, in the order in which they are tried.
+    pub secrets: Vec<SecretReport>,
+}
+
+/// How often a secret matched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretReport {
+    /// Where it is from.
+    pub label: String,
+    /// How often it matched.
+    pub number: u64,
+    /// When last, in seconds since 1970; 0 for never.
+    pub last: u64,
+}
+
+impl SourceReport {
+    fn new(gate: &Gate) -> Self {
+        let read = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+        let Gate { source, tally, .. } = gate;
+        let secrets = source.secrets.iter().zip(&gate.uses);
+        Self {
+            name: source.name.clone(),
+            topic: source.filter.to_string(),
+            provider: source.scheme.as_ref().map(ToString::to_string),
+            verified: read(&tally.verified),
+            rejected: read(&tally.rejected),
+            quarantined: read(&tally.quarantined),
+            answered: read(&tally.answered),
+            unverified: read(&tally.unverified),
+            secrets: secrets
+                .map(|(secret, uses)| SecretReport {
+                    label: secret.label.clone(),
+                    number: read(&uses.number),
+                    last: read(&uses.last),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Tells of each source, and of who uses previous keys.
+async fn sources(state: &State, out: &Sender<Line>) -> Result<(), Gone> {
+    let book = state.book.load_full();
+    let mut reports: Vec<_> = book.gates().map(|gate| SourceReport::new(gate)).collect();
+    reports.sort_by(|one, other| one.name.cmp(&other.name));
+    for report in reports {
+        send(out, Line::Source(report)).await?;
+    }
+    for uses in state.token_uses.previous() {
+        send(out, Line::PreviousKey(uses)).await?;
+    }
+    Ok(())
 }
 
 /// Answers a question; stops when nobody listens.
@@ -77,6 +161,10 @@ pub async fn answer(log: &dyn Log, question: Question, out: &Sender<Line>) {
             Ok(filter) => read(log, filter, Offset(from), limit, out).await,
         },
         Question::Verify => verify(log, out).await,
+        Question::Sources => {
+            let reason = "no server is running here that could tell";
+            send(out, Line::Error(reason.to_owned())).await
+        }
     };
     // Nobody is there to be told.
     let _ = answered;
@@ -173,7 +261,7 @@ pub fn socket(folder: &Path) -> PathBuf {
 }
 
 /// Answers questions on the socket in a folder, until dropped.
-pub(super) async fn serve(log: Arc<dyn Log>, folder: PathBuf) {
+pub(super) async fn serve(state: Arc<State>, folder: PathBuf) {
     let path = socket(&folder);
     let listener = match listen(&path) {
         Ok(listener) => listener,
@@ -182,10 +270,10 @@ pub(super) async fn serve(log: Arc<dyn Log>, folder: PathBuf) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let log = log.clone();
+                let state = state.clone();
                 tokio::spawn(async move {
                     // Whoever hung up does not want to know.
-                    let _ = timeout(PATIENCE, converse(&*log, stream)).await;
+                    let _ = timeout(PATIENCE, converse(&state, stream)).await;
                 });
             }
             Err(error) => {
@@ -209,7 +297,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn converse(log: &dyn Log, stream: UnixStream) -> io::Result<()> {
+async fn converse(state: &State, stream: UnixStream) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut question = String::new();
     BufReader::new(reader).read_line(&mut question).await?;
@@ -219,7 +307,12 @@ async fn converse(log: &dyn Log, stream: UnixStream) -> io::Result<()> {
         match asked {
             Ok(question) => {
                 info!(?question, "asked");
-                answer(log, question, &out).await;
+                if question == Question::Sources {
+                    // Nobody is there to be told.
+                    let _ = sources(state, &out).await;
+                } else {
+                    answer(&*state.broker.log(), question, &out).await;
+                }
             }
             Err(error) => {
                 let _ = send(&out, Line::Error(error.to_string())).await;

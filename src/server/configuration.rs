@@ -12,13 +12,18 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
-use super::State;
 use super::fingerprint::Fingerprint;
 use super::routing::Routing;
-use crate::config::{Config, ConfigError, Secret, ServerTable};
+use super::rules::Rules;
+use super::source::Sources;
+use super::{Control, State};
+use crate::config::{
+    Config, ConfigError, LimitsTable, Secret, ServerTable, SourceTable, SourceTableError,
+    TokensTable,
+};
 
 /// Where the configuration is, and what it needs beside it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ConfigFile {
     /// Where it is.
     pub file: PathBuf,
@@ -26,6 +31,8 @@ pub struct ConfigFile {
     pub github: Option<Secret>,
     /// What routers are called that are not of the file, so that no route may be.
     pub taken: Vec<String>,
+    /// What flags say of limits, which counts for more than the file.
+    pub limits: LimitsTable,
 }
 
 impl ConfigFile {
@@ -51,6 +58,20 @@ impl ConfigFile {
         }
         Ok(config)
     }
+
+    /// Makes what the file says of sources, limits and tokens part of the rules.
+    ///
+    /// # Errors
+    ///
+    /// When a secret or a list of addresses can't be read.
+    pub fn apply(&self, config: &Config, rules: &mut Rules) -> Result<(), ConfigError> {
+        let sources = config.sources.iter().map(SourceTable::source);
+        let sources: Result<Vec<_>, _> = sources.collect();
+        rules.sources = Sources::new(sources?).map_err(SourceTableError::from)?;
+        rules.denied = config.tokens.deny.clone();
+        self.limits.clone().or(config.limits.clone()).apply(rules)?;
+        Ok(())
+    }
 }
 
 /// What the server does because of its file, at the moment.
@@ -58,8 +79,38 @@ pub struct Configuration {
     state: Arc<State>,
     routing: Arc<Routing>,
     file: ConfigFile,
-    server: ServerTable,
+    at_start: AtStart,
     current: Mutex<Current>,
+}
+
+/// What takes effect at the start alone.
+#[derive(PartialEq)]
+struct AtStart {
+    server: ServerTable,
+    tokens: TokensTable,
+    limits: LimitsTable,
+}
+
+impl AtStart {
+    fn of(config: &Config) -> Self {
+        let LimitsTable {
+            unsafe_rate_per_address,
+            max_memory,
+            ..
+        } = config.limits;
+        Self {
+            server: config.server.clone(),
+            tokens: TokensTable {
+                deny_file: config.tokens.deny_file.clone(),
+                ..TokensTable::default()
+            },
+            limits: LimitsTable {
+                unsafe_rate_per_address,
+                max_memory,
+                ..LimitsTable::default()
+            },
+        }
+    }
 }
 
 struct Current {
@@ -76,6 +127,7 @@ impl Configuration {
         file: ConfigFile,
         config: Config,
     ) -> Self {
+        let at_start = AtStart::of(&config);
         let current = Current {
             rules: config.routes.into_iter().map(Arc::new).collect(),
             fingerprint: Fingerprint::of(&file.file),
@@ -84,7 +136,7 @@ impl Configuration {
             state,
             routing,
             file,
-            server: config.server,
+            at_start,
             current: Mutex::new(current),
         }
     }
@@ -99,7 +151,16 @@ impl Configuration {
         let mut current = self.current.lock().await;
         // Before it is read: a change that comes now is seen later.
         current.fingerprint = Fingerprint::of(&self.file.file);
-        let config = match self.file.load() {
+        let loaded = self.file.load();
+        let control = Control(self.state.clone());
+        let loaded = match loaded {
+            Ok(config) => {
+                let applied = control.update(|rules| self.file.apply(&config, rules));
+                applied.await.map(|()| config)
+            }
+            Err(error) => Err(error),
+        };
+        let config = match loaded {
             Ok(config) => config,
             Err(error) => {
                 self.state.metrics.config_reload_failures.inc();
@@ -107,8 +168,10 @@ impl Configuration {
                 return;
             }
         };
-        if config.server != self.server {
-            warn!("[server] has changed, which takes effect with the next start");
+        if AtStart::of(&config) != self.at_start {
+            warn!(
+                "[server], deny_file, max_memory or unsafe_rate_per_address has changed, which takes effect with the next start"
+            );
         }
         let old = &current.rules;
         let same = |rule: Rule| {
@@ -120,7 +183,7 @@ impl Configuration {
         self.replace(&rules).await;
         current.rules = rules;
         self.state.metrics.config_reloads.inc();
-        info!(file = %self.file.file.display(), routes = current.rules.len(), "configuration loaded again");
+        info!(file = %self.file.file.display(), routes = current.rules.len(), sources = config.sources.len(), "configuration loaded again");
     }
 
     async fn replace(&self, rules: &[Arc<Rule>]) {

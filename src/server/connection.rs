@@ -21,10 +21,33 @@ use super::transport::{Peer, Transport};
 pub(super) fn start(state: &Arc<State>, transport: Transport, peer: Peer) {
     let state = state.clone();
     state.clone().connections.spawn(async move {
+        let Some((transport, peer)) = introduce(&state, transport, peer).await else {
+            return;
+        };
         if let Some(transport) = secure(&state, transport, peer).await {
             serve(state, transport, peer).await;
         }
     });
+}
+
+/// Asks a trusted proxy that speaks the PROXY protocol who its client is.
+async fn introduce(
+    state: &State,
+    mut transport: Transport,
+    peer: Peer,
+) -> Option<(Transport, Peer)> {
+    if !state.book.load().rules.proxies.introduces(peer) {
+        return Some((transport, peer));
+    }
+    let limit = state.settings.handshake_timeout;
+    let error = match timeout(limit, transport.read_proxy_header()).await {
+        // A proxy that looks whether the server lives has no client.
+        Ok(Ok(client)) => return Some((transport, client.map_or(peer, Peer::Ip))),
+        Ok(Err(error)) => error,
+        Err(elapsed) => elapsed.into(),
+    };
+    debug!(%peer, %error, "a proxy did not say for whom it comes");
+    None
 }
 
 /// Does the TLS handshake, where there is TLS.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hookbot_protocol::{Grant, Headers, Keys, Path, Token};
+use hookbot_protocol::{DenyList, Grant, Headers, Keys, Path, Token};
 use http::header::{AUTHORIZATION, HeaderName};
 use http::request::Parts;
 
@@ -16,6 +16,8 @@ use http::request::Parts;
 pub(super) struct Access {
     /// What the best of its tokens allows; `None` without a good one.
     pub(super) grant: Option<Grant>,
+    /// That token.
+    pub(super) token: Option<Token>,
     /// Every good token came by Basic, so a browser may have sent it by itself.
     pub(super) only_basic: bool,
     /// The good tokens, in every spelling in which the request may repeat them.
@@ -32,9 +34,30 @@ const TOKEN: &str = "token";
 /// How many of a query's tokens are tried: each costs time, and nobody needs more.
 const MAX_TRIED: usize = 4;
 
+/// What tokens are tried against.
+#[derive(Clone, Copy)]
+pub(super) struct Trial<'a> {
+    pub(super) path: &'a Path,
+    pub(super) keys: &'a Keys,
+    /// Lists of tokens that are good no longer.
+    pub(super) denied: [&'a DenyList; 2],
+    /// In seconds since 1970.
+    pub(super) now: u64,
+}
+
+impl Trial<'_> {
+    /// The token, if it is good for the path.
+    fn passed(&self, token: &str) -> Option<(Token, Grant)> {
+        let token: Token = token.parse().ok()?;
+        let grant = self.keys.grants(self.path, &token, self.now)?;
+        let is_denied = self.denied.iter().any(|list| list.denies(&token));
+        (!is_denied).then_some((token, grant))
+    }
+}
+
 impl Access {
-    /// Tries the credentials of a request on `path`, at `now` in seconds since 1970.
-    pub(super) fn new(request: &Parts, path: &Path, keys: &Keys, now: u64) -> Self {
+    /// Tries the credentials of a request.
+    pub(super) fn new(request: &Parts, trial: Trial) -> Self {
         let mut access = Self {
             only_basic: true,
             ..Self::default()
@@ -46,19 +69,19 @@ impl Access {
                 .and_then(|value| value.to_str().ok())
         };
         if let Some((basic, sent, token)) = text(AUTHORIZATION).and_then(from_authorization)
-            && access.try_token(&token, sent, path, keys, now)
+            && access.try_token(&token, sent, trial)
         {
             access.in_authorization = true;
             access.only_basic &= basic;
         }
         if let Some(token) = text(HOOKBOT_TOKEN)
-            && access.try_token(token, token, path, keys, now)
+            && access.try_token(token, token, trial)
         {
             access.only_basic = false;
         }
         let in_query = query_pairs(request.uri.query()).filter_map(token_in);
         for (sent, token) in in_query.take(MAX_TRIED) {
-            if access.try_token(&token, sent, path, keys, now) {
+            if access.try_token(&token, sent, trial) {
                 access.only_basic = false;
             }
         }
@@ -66,24 +89,19 @@ impl Access {
     }
 
     /// Tries a token, which was sent in this spelling.
-    fn try_token(&mut self, token: &str, sent: &str, path: &Path, keys: &Keys, now: u64) -> bool {
-        let parsed = token.parse::<Token>().ok();
-        let Some(grant) = parsed.and_then(|parsed| keys.grants(path, &parsed, now)) else {
+    fn try_token(&mut self, token: &str, sent: &str, trial: Trial) -> bool {
+        let Some((passed, grant)) = trial.passed(token) else {
             return false;
         };
         let basic = STANDARD.encode(format!("{token}:"));
         self.spellings
             .extend([token.to_owned(), sent.to_owned(), basic]);
-        self.grant = Some(match self.grant {
-            None => grant,
-            // No end is the latest end.
-            Some(other) => Grant {
-                expires: grant
-                    .expires
-                    .zip(other.expires)
-                    .map(|(one, other)| one.max(other)),
-            },
-        });
+        // No end is the latest end.
+        let end = |grant: Grant| grant.expires.unwrap_or(u64::MAX);
+        if self.grant.is_none_or(|other| end(other) < end(grant)) {
+            self.grant = Some(grant);
+            self.token = Some(passed);
+        }
         true
     }
 
@@ -213,7 +231,14 @@ mod tests {
     fn access(request: http::request::Builder) -> (Access, Parts) {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let path = Path::parse(parts.uri.path()).unwrap();
-        (Access::new(&parts, &path, &keys(), 0), parts)
+        let nothing = DenyList::default();
+        let trial = Trial {
+            path: &path,
+            keys: &keys(),
+            denied: [&nothing; 2],
+            now: 0,
+        };
+        (Access::new(&parts, trial), parts)
     }
 
     fn basic(user: &str) -> String {
@@ -233,7 +258,8 @@ mod tests {
             (Request::post(format!("/pub/a?%74oken={good}")), false),
         ] {
             let (access, _) = access(request);
-            assert_eq!(access.grant, Some(Grant { expires: None }));
+            let grant = access.grant.unwrap();
+            assert_eq!(grant.expires, None);
             assert_eq!(access.only_basic, only_basic);
         }
         for value in ["", "Basic", "Basic !", "Digest x", "Bearer x"] {
@@ -317,9 +343,10 @@ mod tests {
         let scope = Scope::parse("/sub/a").unwrap();
         let until = |at| keys.current().mint_expiring(&scope, at).expose();
         let request = Request::get(format!("/sub/a?token={}&token={}", until(20), until(10)));
-        assert_eq!(access(request).0.grant, Some(Grant { expires: Some(20) }));
+        let expires = |request| access(request).0.grant.unwrap().expires;
+        assert_eq!(expires(request), Some(20));
         let request = Request::get(format!("/sub/a?token={}", until(20)))
             .header("hookbot-token", token("/sub/a"));
-        assert_eq!(access(request).0.grant, Some(Grant { expires: None }));
+        assert_eq!(expires(request), None);
     }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hookbot_log::{AppendError, ReadError};
-use hookbot_protocol::PathError;
+use hookbot_protocol::{PathError, TopicError};
+use hookbot_signatures::Refusal;
 use http::StatusCode;
 use http::header::{
     ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -24,7 +25,27 @@ pub(super) enum HttpError {
     Path(#[from] PathError),
     #[error("")]
     Unauthorized,
-    #[error("too many wrong tokens came from your address")]
+    #[error("{0}")]
+    Signature(Refusal),
+    #[error("your address is not admitted here")]
+    Address,
+    #[error("too many requests {whose}")]
+    Rate {
+        whose: &'static str,
+        reason: &'static str,
+        wait: Duration,
+    },
+    #[error("bodies here must be of one of these types: {0}")]
+    ContentType(String),
+    #[error("what came here cannot be published where it belongs: {0}")]
+    Promotion(TopicError),
+    #[error("there are as many subscribers as there may be")]
+    Subscribers,
+    #[error("there are as many subscribers with this token as there may be")]
+    SubscribersOfToken,
+    #[error("the server has no memory to spare")]
+    Memory,
+    #[error("too many wrong tokens or signatures came from your address")]
     TooManyFailures(Duration),
     #[error("a page on another host must not use this browser's password; see --origin")]
     Origin,
@@ -68,8 +89,9 @@ pub(super) enum HttpError {
 impl HttpError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Unauthorized | Self::Signature(_) => StatusCode::UNAUTHORIZED,
+            Self::Origin | Self::Address => StatusCode::FORBIDDEN,
+            Self::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Gone => StatusCode::GONE,
             Self::NotRead(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -79,8 +101,13 @@ impl HttpError {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             Self::NotWebSocket(_) | Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
-            Self::TooMany(_) | Self::TooManyFailures(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::NotReady | Self::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooMany(_)
+            | Self::TooManyFailures(_)
+            | Self::Rate { .. }
+            | Self::SubscribersOfToken => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy | Self::Memory | Self::Subscribers | Self::NotReady | Self::NotKept(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -92,6 +119,13 @@ impl HttpError {
             Self::Path(_) => "path",
             Self::Unauthorized => "token",
             Self::TooManyFailures(_) => "failures",
+            Self::Signature(_) => "signature",
+            Self::Address => "address",
+            Self::Rate { reason, .. } => reason,
+            Self::ContentType(_) => "content_type",
+            Self::Promotion(_) => "promotion",
+            Self::Subscribers | Self::SubscribersOfToken => "subscribers",
+            Self::Memory => "memory",
             Self::Origin => "origin",
             Self::UnsafeHeader => "unsafe_header",
             Self::NotFound => "not_found",
@@ -114,17 +148,23 @@ impl HttpError {
     fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         let text = HeaderValue::from_static;
         match self {
-            Self::Unauthorized => vec![(WWW_AUTHENTICATE, text("Basic realm=\"hookbot\""))],
+            Self::Unauthorized | Self::Signature(_) => {
+                vec![(WWW_AUTHENTICATE, text("Basic realm=\"hookbot\""))]
+            }
             Self::Method(allowed) => vec![(ALLOW, text(allowed))],
             Self::NotWebSocket(_) => {
                 vec![(UPGRADE, text("websocket")), (CONNECTION, text("upgrade"))]
             }
             Self::WebSocketVersion => vec![(SEC_WEBSOCKET_VERSION, text("13"))],
-            Self::TooMany(wait) | Self::TooManyFailures(wait) => {
+            Self::TooMany(wait) | Self::TooManyFailures(wait) | Self::Rate { wait, .. } => {
                 vec![(RETRY_AFTER, (wait.as_secs() + 1).into())]
             }
             Self::NotKept(AppendError::TooLarge { .. }) => Vec::new(),
-            Self::Busy | Self::NotKept(_) => vec![(RETRY_AFTER, text("1"))],
+            Self::Busy
+            | Self::Memory
+            | Self::Subscribers
+            | Self::SubscribersOfToken
+            | Self::NotKept(_) => vec![(RETRY_AFTER, text("1"))],
             _ => Vec::new(),
         }
     }

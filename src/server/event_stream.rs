@@ -62,6 +62,9 @@ impl EventStream {
         {
             return Poll::Ready(None);
         }
+        if self.subscriber.seat.poll_dismissed(context).is_ready() {
+            return Poll::Ready(None);
+        }
         match self.subscriber.subscription.poll_next(context) {
             Poll::Ready(Ok(message)) => {
                 self.delivered += 1;

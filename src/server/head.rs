@@ -235,7 +235,7 @@ pub(super) enum Flaw {
     TwoLengths,
 }
 
-/// Reads a head a byte at a time, just well enough to see its end and its flaws.
+/// Reads a head line by line, just well enough to see its end and its flaws.
 #[derive(Default)]
 struct Scanner {
     /// The beginning of the line, in lower case; enough for the longest name looked for.
@@ -251,16 +251,10 @@ struct Scanner {
 
 impl Scanner {
     /// Takes what came; at the head's end, tells whether it has a flaw.
-    fn scan(&mut self, bytes: &[u8]) -> Option<Option<Flaw>> {
-        for &byte in bytes {
-            if byte != b'\n' {
-                if let Some(place) = self.start.get_mut(self.length) {
-                    *place = byte.to_ascii_lowercase();
-                }
-                self.length += 1;
-                self.last = byte;
-                continue;
-            }
+    fn scan(&mut self, mut bytes: &[u8]) -> Option<Option<Flaw>> {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.take(&bytes[..end]);
+            bytes = &bytes[end + 1..];
             self.bare_line_feed |= self.last != b'\r';
             let empty = self.length == usize::from(self.last == b'\r');
             self.content_length |= self.start.starts_with(CONTENT_LENGTH);
@@ -272,7 +266,18 @@ impl Scanner {
             self.lines += usize::from(!empty);
             (self.start, self.length, self.last) = Default::default();
         }
+        self.take(bytes);
         None
+    }
+
+    /// Takes more of a line.
+    fn take(&mut self, piece: &[u8]) {
+        let room = self.start.iter_mut().skip(self.length);
+        for (place, byte) in room.zip(piece) {
+            *place = byte.to_ascii_lowercase();
+        }
+        self.length += piece.len();
+        self.last = piece.last().copied().unwrap_or(self.last);
     }
 
     fn flaw(&self) -> Option<Flaw> {

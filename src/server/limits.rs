@@ -1,68 +1,59 @@
 //! What strangers, and everybody together, may ask of the server at once.
 
-use std::collections::hash_map::RandomState;
-use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
-use governor::state::keyed::DashMapStateStore;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::rate::{Bucket, Buckets, Period, Rate};
 use super::transport::Peer;
 
-/// Counts wrong tokens by network, in bounded memory.
-pub(super) struct Failures(RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>);
+/// Counts wrong tokens and signatures by network.
+pub(super) struct Failures(Buckets);
 
 impl Failures {
     pub(super) fn new() -> Self {
-        let quota = Quota::per_minute(NonZeroU32::MIN.saturating_add(FAILURES - 2));
-        Self(RateLimiter::new(
-            quota,
-            DashMapStateStore::<IpAddr>::with_hasher(RandomState::new()),
-            DefaultClock::default(),
-        ))
+        Self(Buckets::new(Rate {
+            number: NonZeroU32::MIN.saturating_add(FAILURES - 2),
+            per: Period::Minute,
+        }))
     }
 
     /// Counts one failure; when there have been too many, says how long to wait.
     pub(super) fn count(&self, peer: Peer) -> Result<(), Duration> {
         // What comes through a unix socket is counted where it came from, not here.
-        let Some(network) = peer.network() else {
-            return Ok(());
-        };
-        if self.0.len() >= NETWORKS {
-            self.0.retain_recent();
-        }
-        // So many at once that there is no room to tell them apart: they share one count.
-        let full = self.0.len() >= NETWORKS;
-        let network = if full {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
-        } else {
-            network
-        };
-        let counted = self.0.check_key(&network);
-        counted.map_err(|until| until.wait_time_from(DefaultClock::default().now()))
+        peer.network()
+            .map_or(Ok(()), |network| self.0.take(network))
     }
 }
 
-/// How often strangers may publish, all of them together.
-pub(super) struct Rate(DefaultDirectRateLimiter);
+/// How often strangers may publish: all of them together, and the share that one network has.
+pub(super) struct Strangers {
+    all: Bucket,
+    each: Buckets,
+}
 
-impl Rate {
-    /// Allows so many messages a second, and twice as many in a burst.
-    pub(super) fn new(rate: NonZeroU32) -> Self {
-        let burst = rate.saturating_add(rate.get());
-        Self(RateLimiter::direct(
-            Quota::per_second(rate).allow_burst(burst),
-        ))
+impl Strangers {
+    /// Allows so many messages a second, of which one network may send `share`, and twice as many
+    /// in a burst.
+    pub(super) fn new(rate: NonZeroU32, share: NonZeroU32) -> Self {
+        Self {
+            all: Bucket::per_second(rate),
+            each: Buckets::per_second(share),
+        }
     }
 
-    /// Counts one message; when there have been too many, says how long to wait.
+    /// Counts one message against its sender's share; when there have been too many, says how
+    /// long to wait.
+    pub(super) fn count_share(&self, peer: Peer) -> Result<(), Duration> {
+        peer.network()
+            .map_or(Ok(()), |network| self.each.take(network))
+    }
+
+    /// Counts one message against what all have together.
     pub(super) fn count(&self) -> Result<(), Duration> {
-        let counted = self.0.check();
-        counted.map_err(|until| until.wait_time_from(DefaultClock::default().now()))
+        self.all.take()
     }
 }
 
@@ -119,14 +110,14 @@ pub(super) struct OverBudget;
 /// From this failure a minute on, an address is told to wait.
 const FAILURES: u32 = 100;
 
-/// How many networks are told apart.
-const NETWORKS: usize = 1 << 16;
-
 /// What a budget is counted in, in bytes.
 const PIECE: usize = 1 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::rate::MAX_BUCKETS;
     use super::*;
 
     #[test]
@@ -146,10 +137,26 @@ mod tests {
     #[test]
     fn failures_from_ever_new_addresses_take_bounded_memory() {
         let failures = Failures::new();
-        for number in 0..NETWORKS as u32 + 1_000 {
+        for number in 0..MAX_BUCKETS as u32 + 1_000 {
             let _ = failures.count(Peer::Ip((Ipv4Addr::from_bits(number + 1), 1).into()));
         }
-        assert!(failures.0.len() <= NETWORKS + 1, "{}", failures.0.len());
+        let most = MAX_BUCKETS + MAX_BUCKETS / 8;
+        assert!(failures.0.len() <= most, "{}", failures.0.len());
+    }
+
+    #[test]
+    fn no_stranger_can_use_up_what_all_have_together() {
+        let number = |number| NonZeroU32::new(number).unwrap();
+        let strangers = Strangers::new(number(100), number(10));
+        let peer = |address: &str| Peer::Ip(address.parse().unwrap());
+        let mut allowed = 0;
+        while strangers.count_share(peer("10.0.0.1:1")).is_ok() {
+            strangers.count().unwrap();
+            allowed += 1;
+        }
+        assert!((20..25).contains(&allowed), "{allowed}");
+        assert_eq!(strangers.count_share(peer("10.0.0.2:1")), Ok(()));
+        assert_eq!(strangers.count(), Ok(()));
     }
 
     #[test]

@@ -1,5 +1,9 @@
-//! What the server counts. Never by topic, path or token: their number has no bound.
+//! What the server counts. Never by topic, path or token: their number has no bound. Sources are
+//! as many as there are in the rules, and names of tokens are counted up to a bound.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -9,6 +13,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::log_metrics::LogMetrics;
+use super::rules::Rulebook;
+use super::source_metrics::SourceMetrics;
+use super::token_uses::TokenUses;
 
 /// Everything that is counted, and how it is shown.
 pub(super) struct Metrics {
@@ -72,7 +79,11 @@ pub(super) enum Way {
 }
 
 impl Metrics {
-    pub(super) fn new(broker: Broker) -> Self {
+    pub(super) fn new(
+        broker: Broker,
+        book: Arc<ArcSwap<Rulebook>>,
+        token_uses: &TokenUses,
+    ) -> Self {
         let metrics = Self {
             registry: Registry::default(),
             publishes: Family::default(),
@@ -122,6 +133,7 @@ impl Metrics {
             "Subscribers that missed messages",
             metrics.gaps.clone(),
         );
+        token_uses.register(&mut registry);
         registry.register(
             "routed",
             "Messages that a router has published",
@@ -148,6 +160,7 @@ impl Metrics {
             metrics.config_reload_failures.clone(),
         );
         registry.register_collector(Box::new(LogMetrics(broker)));
+        registry.register_collector(Box::new(SourceMetrics(book)));
         Self {
             registry,
             ..metrics

@@ -14,33 +14,50 @@ mod configuration;
 mod connection;
 mod cors;
 mod credentials;
+mod deny_file;
 mod error;
 mod event_stream;
 mod fingerprint;
+mod gate;
+mod handshake;
 mod head;
 mod limits;
 mod listener;
 mod log_metrics;
+mod memory;
 mod metrics;
+mod networks;
+mod proxies;
 mod publish;
+mod rate;
 mod reply;
+mod roster;
 mod routing;
+mod rules;
 mod service;
 mod settings;
 pub mod socket;
+mod source;
+mod source_metrics;
 mod subscribe;
 mod subscriber;
 mod tls;
+mod token_uses;
 mod transport;
 mod wish;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
+use hookbot_protocol::{DenyList, Token};
 use hookbot_routers::Router;
+use hookbot_signatures::Scheme;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,13 +66,24 @@ use tracing::{info, warn};
 use crate::config::Config;
 
 pub use configuration::{ConfigFile, Configuration};
+pub use deny_file::DenyFileError;
 pub use head::Patience;
-use limits::{Budget, Failures, Rate};
+use limits::{Budget, Failures, Strangers};
 pub use listener::{Bind, BindSyntax, Listener};
+use memory::Memory;
 use metrics::Metrics;
+pub use networks::{Networks, NetworksError};
+pub use proxies::{ForwardedHeader, ForwardedHeaderError, TrustedProxies};
+pub use rate::{Period, Rate, RateError};
+use roster::Roster;
 pub use routing::Routing;
+use rules::Rulebook;
+pub use rules::Rules;
 pub use settings::Settings;
+pub use source::{FixedReply, OnFail, Promotion, Source, SourceError, SourceSecret, Sources};
 pub use tls::{Tls, TlsError, TlsFiles};
+pub use token_uses::PreviousUse;
+use token_uses::TokenUses;
 pub use transport::{Peer, Transport};
 
 /// A server that is set up and not running yet.
@@ -73,7 +101,16 @@ struct State {
     tls: Option<Arc<Tls>>,
     metrics: Metrics,
     failures: Failures,
-    unsafe_rate: Rate,
+    strangers: Strangers,
+    /// The rules as they are now.
+    book: Arc<ArcSwap<Rulebook>>,
+    /// Held while rules are changed.
+    changing: tokio::sync::Mutex<()>,
+    /// What the file of revoked tokens says.
+    revoked: ArcSwap<DenyList>,
+    roster: Arc<Roster>,
+    token_uses: TokenUses,
+    memory: Memory,
     /// For every publisher, and for those without a token on top.
     bodies: [Budget; 2],
     places: Arc<Semaphore>,
@@ -95,15 +132,28 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the certificate can't be used.
-    pub fn new(broker: Broker, settings: Settings) -> Result<Self, TlsError> {
+    /// When the certificate or the list of revoked tokens can't be used.
+    pub fn new(broker: Broker, settings: Settings) -> Result<Self, SetupError> {
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
+        let revoked = settings.deny_file.as_deref().map(deny_file::read);
+        let book = Rulebook::new(settings.rules.clone(), None);
+        let book = Arc::new(ArcSwap::from_pointee(book));
+        let share = settings
+            .unsafe_share
+            .unwrap_or_else(|| half(settings.unsafe_rate));
+        let token_uses = TokenUses::default();
         let state = State {
-            metrics: Metrics::new(broker.clone()),
+            metrics: Metrics::new(broker.clone(), book.clone(), &token_uses),
             broker,
             tls: tls.map(Arc::new),
             failures: Failures::new(),
-            unsafe_rate: Rate::new(settings.unsafe_rate),
+            strangers: Strangers::new(settings.unsafe_rate, share),
+            book,
+            changing: tokio::sync::Mutex::new(()),
+            revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
+            roster: Arc::default(),
+            token_uses,
+            memory: Memory::default(),
             bodies: [settings.max_in_flight, settings.max_in_flight / 4].map(Budget::new),
             places: Arc::new(Semaphore::new(
                 settings.max_connections.min(Semaphore::MAX_PERMITS),
@@ -116,6 +166,7 @@ impl Server {
             connections: TaskTracker::new(),
             settings,
         };
+        state.advise();
         let state = Arc::new(state);
         Ok(Self {
             routing: Arc::new(Routing::new(state.clone())),
@@ -160,6 +211,12 @@ impl Server {
         self.state.tls.clone()
     }
 
+    /// What changes the rules while the server runs.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control(self.state.clone())
+    }
+
     /// Serves until `stop` is cancelled and open work has ended, or had its grace.
     pub async fn run(self, listeners: Vec<Listener>, stop: CancellationToken) {
         let Self {
@@ -187,9 +244,19 @@ impl Server {
             background.spawn(async move { stop.run_until_cancelled(configuration.watch()).await });
         }
         if let Some(folder) = state.settings.data_dir.clone() {
-            let (stop, log) = (state.stop.clone(), state.broker.log());
+            let (stop, state) = (state.stop.clone(), state.clone());
             background
-                .spawn(async move { stop.run_until_cancelled(admin::serve(log, folder)).await });
+                .spawn(async move { stop.run_until_cancelled(admin::serve(state, folder)).await });
+        }
+        if let Some(file) = state.settings.deny_file.clone() {
+            // Until the last subscriber is gone.
+            let (stop, control) = (state.close.clone(), Control(state.clone()));
+            let watching = deny_file::watch(control, file);
+            tokio::spawn(async move { stop.run_until_cancelled(watching).await });
+        }
+        if let Some(limit) = state.settings.max_memory {
+            let (stop, memory) = (state.stop.clone(), state.memory.clone());
+            background.spawn(async move { stop.run_until_cancelled(memory.watch(limit)).await });
         }
         stop.cancelled().await;
         info!("stopping");
@@ -202,7 +269,116 @@ impl Server {
     }
 }
 
+/// Changes the rules of a running server; clones change the same server's.
+#[derive(Clone)]
+pub struct Control(Arc<State>);
+
+impl Control {
+    /// The rules as they are now.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        self.0.book.load().rules.clone()
+    }
+
+    /// Changes the rules, or nothing when `change` fails.
+    ///
+    /// # Errors
+    ///
+    /// What `change` says.
+    pub async fn update<E>(
+        &self,
+        change: impl FnOnce(&mut Rules) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // Of two changes at a time, one would undo the other.
+        let _alone = self.0.changing.lock().await;
+        let mut rules = self.rules();
+        change(&mut rules)?;
+        self.replace(rules).await;
+        Ok(())
+    }
+
+    /// Puts other rules in their place. Requests under way end by the old ones; subscribers whom
+    /// the new ones no longer allow are closed.
+    pub async fn replace(&self, rules: Rules) {
+        let before = self.0.book.load_full();
+        let same_keys = before.rules.keys.is_same(&rules.keys);
+        self.0
+            .book
+            .store(Arc::new(Rulebook::new(rules, Some(&before))));
+        if !same_keys {
+            self.0.token_uses.forget_previous();
+        }
+        self.0.advise();
+        self.review(!same_keys).await;
+    }
+
+    /// Has these tokens, besides those of the rules, be good no longer, and those of an earlier
+    /// call be good again. Subscribers who came with one are closed.
+    pub async fn revoke(&self, tokens: DenyList) {
+        info!(entries = tokens.len(), "tokens are revoked");
+        self.0.revoked.store(Arc::new(tokens));
+        self.review(false).await;
+    }
+
+    /// Has those subscribers leave who may not stay.
+    async fn review(&self, keys_changed: bool) {
+        let state = self.0.clone();
+        // It verifies the token of each of them.
+        let reviewing = spawn_blocking(move || {
+            let book = state.book.load_full();
+            state.roster.review(|own| {
+                state.may_stay(&own.token, own.address)
+                    && (!keys_changed || book.still_grants(&own.path, &own.token))
+            })
+        });
+        match reviewing.await {
+            Ok(0) => {}
+            Ok(closed) => info!(closed, "subscribers whose token or address is refused now"),
+            Err(error) => warn!(%error, "subscribers could not be reviewed"),
+        }
+    }
+}
+
+/// Why a server can't be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The list of revoked tokens can't be used.
+    #[error(transparent)]
+    DenyFile(#[from] DenyFileError),
+}
+
+fn half(rate: std::num::NonZeroU32) -> std::num::NonZeroU32 {
+    std::num::NonZeroU32::new(rate.get() / 2).unwrap_or(rate)
+}
+
 impl State {
+    /// Says what is allowed and hardly meant.
+    fn advise(&self) {
+        let book = self.book.load();
+        for source in book.rules.sources.iter() {
+            let signs_url = source.scheme.as_ref().is_some_and(Scheme::signs_url);
+            if signs_url && self.settings.public_url.is_none() {
+                let source = &source.name;
+                warn!(
+                    source,
+                    "its provider signs URLs: without public_url they are taken from Host"
+                );
+            }
+        }
+    }
+
+    /// Whether one who has subscribed with this token, from there, is still welcome.
+    fn may_stay(&self, token: &Token, address: Option<IpAddr>) -> bool {
+        let rules = &self.book.load().rules;
+        let peer = address.map_or(Peer::Local, |ip| Peer::Ip((ip, 0).into()));
+        let is_denied = rules.denied.denies(token) || self.revoked.load().denies(token);
+        !is_denied && rules.admits(peer).is_ok()
+    }
+
     /// Ends open work in the order in which one part feeds the next, so that what was
     /// acknowledged is also routed and delivered.
     async fn drain(&self) {

@@ -1,5 +1,6 @@
 //! `POST` to a topic: the body becomes a message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,14 +12,16 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::State;
 use super::credentials::Access;
 use super::error::HttpError;
+use super::gate::{Gate, Verdict};
+use super::handshake;
 use super::limits::Charge;
 use super::reply::{Reply, line};
-use super::transport::Peer;
+use super::service::{Asked, now};
 
 /// Where a message is in the log; only publishers with a token are told.
 const HOOKBOT_CURSOR: HeaderName = HeaderName::from_static("hookbot-cursor");
@@ -28,13 +31,18 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads the body, and replies `OK` once the log has it. Also says how large it was.
 pub(super) async fn publish(
-    state: &State,
+    asked: Asked<'_>,
     topic: Topic,
     access: &Access,
     request: &Parts,
     body: Incoming,
-    peer: Peer,
 ) -> Result<(Reply, usize), HttpError> {
+    let Asked {
+        state, book, peer, ..
+    } = asked;
+    if state.memory.is_short() {
+        return Err(HttpError::Memory);
+    }
     let format = format(request.uri.query())?;
     let trusted = access.grant.is_some();
     let budgets = if trusted {
@@ -42,12 +50,28 @@ pub(super) async fn publish(
     } else {
         &state.bodies[..]
     };
+    book.count_topic(&topic)?;
+    let gate = book.gate(&topic);
+    if let Some(gate) = gate {
+        gate.admit(peer)?;
+        gate.check_type(&request.headers)?;
+    }
+    let is_verified = gate.is_some_and(|gate| gate.verifies());
     if !trusted {
-        state.unsafe_rate.count().map_err(HttpError::TooMany)?;
+        state
+            .strangers
+            .count_share(peer)
+            .map_err(HttpError::TooMany)?;
+    }
+    // Whoever proves who they are is no stranger, and must not suffer from what strangers send.
+    if !trusted && !is_verified {
+        state.strangers.count().map_err(HttpError::TooMany)?;
     }
     // Held until the log has the message.
     let mut charges: Vec<_> = budgets.iter().map(super::limits::Budget::open).collect();
-    let read = read(request, body, state.settings.max_body, &mut charges);
+    let max_body = state.settings.max_body;
+    let max_body = gate.map_or(max_body, |gate| gate.max_body(max_body));
+    let read = read(request, body, max_body, &mut charges);
     let limit = state.settings.body_timeout;
     let body = timeout(limit, read)
         .await
@@ -64,9 +88,36 @@ pub(super) async fn publish(
         format,
         ..Publication::new(topic, body)
     };
+    let (mut publication, mut trusted_now, mut window) =
+        (publication, trusted, state.settings.deduplicate);
+    if let Some(gate) = gate {
+        let url = handshake::url(state, request);
+        let (judged, verdict) = judge(gate.clone(), publication, url).await;
+        publication = judged;
+        match verdict {
+            Ok(Verdict::Verified) => trusted_now = true,
+            Ok(Verdict::Unverified) => {}
+            Ok(Verdict::Quarantined) => {
+                trusted_now = false;
+                state.strangers.count().map_err(HttpError::TooMany)?;
+            }
+            Ok(Verdict::Answered(answer)) => {
+                return Ok((handshake::reply(gate, answer), size));
+            }
+            Err(error) => {
+                if let HttpError::Signature(_) = error {
+                    // A wrong signature is a guess like a wrong token.
+                    let counted = state.failures.count(peer);
+                    counted.map_err(HttpError::TooManyFailures)?;
+                }
+                return Err(error);
+            }
+        }
+        window = gate.source.deduplicate.or(window);
+    }
     let publish = async {
         // What nobody has vouched for may be a forgery of what is still to come.
-        match state.settings.deduplicate.filter(|_| trusted) {
+        match window.filter(|_| trusted_now) {
             Some(window) => state.broker.publish_once(publication, window).await,
             None => state.broker.publish(publication).await,
         }
@@ -76,14 +127,40 @@ pub(super) async fn publish(
         cursor,
         is_duplicate,
     } = appended.map_err(|_| HttpError::Busy)??;
-    state.metrics.published(trusted, is_duplicate, size);
+    state.metrics.published(trusted_now, is_duplicate, size);
 
-    let mut reply = line(StatusCode::OK, "OK\n");
+    let fixed = gate.and_then(|gate| gate.source.reply.as_ref());
+    let mut reply = match fixed {
+        Some(fixed) => line(fixed.status, fixed.body.clone()),
+        None => line(StatusCode::OK, "OK\n"),
+    };
     if trusted && let Ok(cursor) = HeaderValue::try_from(cursor.to_string()) {
         reply.headers_mut().insert(HOOKBOT_CURSOR, cursor);
     }
     Ok((reply, size))
 }
+
+/// Has a source verify a message; a large body elsewhere, where nobody waits for it.
+async fn judge(
+    gate: Arc<Gate>,
+    mut publication: Publication,
+    url: String,
+) -> (Publication, Result<Verdict, HttpError>) {
+    if publication.body.len() <= JUDGED_HERE {
+        let verdict = gate.judge(&mut publication, &url, now());
+        return (publication, verdict);
+    }
+    let topic = publication.topic.clone();
+    let judging = spawn_blocking(move || {
+        let verdict = gate.judge(&mut publication, &url, now());
+        (publication, verdict)
+    });
+    let judged = judging.await;
+    judged.unwrap_or_else(|_| (Publication::new(topic, ""), Err(HttpError::Busy)))
+}
+
+/// The largest body that is verified between other work, in bytes.
+const JUDGED_HERE: usize = 64 << 10;
 
 /// How subscribers are to see the body.
 fn format(query: Option<&str>) -> Result<Format, HttpError> {

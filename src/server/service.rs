@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use hookbot_protocol::{Endpoint, Filter, Path, PathError, Topic};
+use hookbot_protocol::{Endpoint, Filter, Name, Path, PathError, Topic};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
 use http::request::Parts;
 use http::{Method, Request, StatusCode, Version};
@@ -15,12 +15,13 @@ use tracing::info;
 
 use super::State;
 use super::connection::Open;
-use super::credentials::Access;
+use super::credentials::{Access, Trial};
 use super::error::HttpError;
 use super::head::Flaw;
 use super::reply::{Reply, line};
+use super::rules::Rulebook;
 use super::transport::Peer;
-use super::{cors, publish, subscribe};
+use super::{cors, handshake, publish, subscribe};
 
 /// Answers a request, with one line in the log.
 pub(super) async fn respond(
@@ -31,11 +32,20 @@ pub(super) async fn respond(
     connection: &Open,
 ) -> Reply {
     let began = Instant::now();
+    let book = state.book.load_full();
+    let peer = book.rules.proxies.client(peer, request.headers());
+    let mut name = None;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let has_body = !request.body().is_end_stream();
 
-    let (mut reply, read) = match answer(state, request, flaw, peer, connection).await {
+    let asked = Asked {
+        state,
+        book: &book,
+        peer,
+        connection,
+    };
+    let (mut reply, read) = match answer(asked, request, flaw, &mut name).await {
         Ok(answered) => answered,
         Err(error) => {
             state.metrics.refused(error.reason());
@@ -58,8 +68,20 @@ pub(super) async fn respond(
     let status = reply.status().as_u16();
     let ms = began.elapsed().as_secs_f64() * 1e3;
     // Quoted, the path can't break the line; without its query, it has no token.
-    info!(target: "hookbot::request", %peer, %method, ?path, status, bytes, ms = (ms * 1e3).round() / 1e3);
+    let token = name.as_ref().map(Name::as_str);
+    info!(target: "hookbot::request", %peer, %method, ?path, status, bytes, ms = (ms * 1e3).round() / 1e3, token);
     reply
+}
+
+/// What there is to answer a request with.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) state: &'a Arc<State>,
+    /// The rules as they were when the request came.
+    pub(super) book: &'a Rulebook,
+    /// The client, which may be behind a proxy.
+    pub(super) peer: Peer,
+    pub(super) connection: &'a Open,
 }
 
 /// What a request is for, once its method is known to fit its path.
@@ -68,14 +90,17 @@ enum Task {
     Subscribe(Filter),
 }
 
-/// Finds the answer; with it, how large the body was, if it was read.
+/// Finds the answer; with it, how large the body was, if it was read. Notes the name of the token
+/// that was good for it.
 async fn answer(
-    state: &Arc<State>,
+    asked: Asked<'_>,
     request: Request<Incoming>,
     flaw: Option<Flaw>,
-    peer: Peer,
-    connection: &Open,
+    name: &mut Option<Name>,
 ) -> Result<(Reply, Option<usize>), HttpError> {
+    let Asked {
+        state, book, peer, ..
+    } = asked;
     if let Some(flaw) = flaw {
         return Err(flaw.into());
     }
@@ -89,8 +114,10 @@ async fn answer(
     }
     if *path.endpoint() == Endpoint::Other {
         let (parts, _) = request.into_parts();
-        return Ok((housekeeping(state, &parts, &path, peer)?, None));
+        return Ok((housekeeping(asked, &parts, &path)?, None));
     }
+    book.rules.admits(peer)?;
+    book.count_address(peer)?;
 
     // A browser asks this without credentials.
     if *method == Method::OPTIONS
@@ -100,19 +127,23 @@ async fn answer(
     }
 
     let (parts, body) = request.into_parts();
-    let access = authorize(state, &parts, &path, peer)?;
+    let access = authorize(asked, &parts, &path)?;
+    *name = access
+        .token
+        .as_ref()
+        .and_then(|token| token.name().cloned());
     let is_unsafe = path.is_unsafe();
+    if let Some(reply) = handshake::answer(asked, path.endpoint(), &parts)? {
+        return Ok((reply, None));
+    }
     match task(path.endpoint(), &parts.method, is_unsafe, &parts)? {
         Task::Publish(topic) => {
-            let (reply, bytes) =
-                publish::publish(state, topic, &access, &parts, body, peer).await?;
+            let (reply, bytes) = publish::publish(asked, topic, &access, &parts, body).await?;
             Ok((reply, Some(bytes)))
         }
         Task::Subscribe(filter) => {
             let request = Request::from_parts(parts, body);
-            let reply =
-                subscribe::subscribe(state, filter, &path, &access, request, peer, connection)
-                    .await?;
+            let reply = subscribe::subscribe(asked, filter, &path, &access, request).await?;
             Ok((reply, None))
         }
     }
@@ -128,11 +159,18 @@ fn check_host(request: &Request<Incoming>) -> Result<(), HttpError> {
 }
 
 /// Tries the request's credentials. Only publishing to an unsafe topic needs none.
-fn authorize(state: &State, request: &Parts, path: &Path, peer: Peer) -> Result<Access, HttpError> {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let access = Access::new(request, path, &state.settings.keys, now.as_secs());
+fn authorize(asked: Asked<'_>, request: &Parts, path: &Path) -> Result<Access, HttpError> {
+    let Asked {
+        state, book, peer, ..
+    } = asked;
+    let now = now();
+    let trial = Trial {
+        path,
+        keys: &book.rules.keys,
+        denied: [&book.rules.denied, &state.revoked.load()],
+        now,
+    };
+    let access = Access::new(request, trial);
     let is_open = path.is_unsafe() && matches!(path.endpoint(), Endpoint::Publish(_));
     if access.grant.is_none() && !is_open {
         state
@@ -144,7 +182,17 @@ fn authorize(state: &State, request: &Parts, path: &Path, peer: Peer) -> Result<
     if access.grant.is_some() && access.only_basic && !is_same_origin(state, request) {
         return Err(HttpError::Origin);
     }
+    if let (Some(token), Some(grant)) = (&access.token, access.grant) {
+        book.count_token(token)?;
+        state.token_uses.note(token, grant.key, path, peer, now);
+    }
     Ok(access)
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
 }
 
 /// Whether a page that may use the browser's password asks, or no page at all.
@@ -211,12 +259,8 @@ fn task(
 }
 
 /// The server's own pages.
-fn housekeeping(
-    state: &State,
-    request: &Parts,
-    path: &Path,
-    peer: Peer,
-) -> Result<Reply, HttpError> {
+fn housekeeping(asked: Asked<'_>, request: &Parts, path: &Path) -> Result<Reply, HttpError> {
+    let state = asked.state;
     let (text, content_type) = match path.as_str() {
         "/status" => ("OK\n".to_owned(), TEXT),
         "/healthz" => ("{\"status\":\"OK\"}\n".to_owned(), JSON),
@@ -227,7 +271,8 @@ fn housekeeping(
             JSON,
         ),
         "/metrics" => {
-            authorize(state, request, path, peer)?;
+            asked.book.rules.admits(asked.peer)?;
+            authorize(asked, request, path)?;
             (state.metrics.text(), OPEN_METRICS)
         }
         _ => return Err(HttpError::NotFound),

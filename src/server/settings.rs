@@ -7,13 +7,16 @@ use std::time::Duration;
 use hookbot_protocol::Keys;
 
 use super::head::Patience;
+use super::rules::Rules;
 use super::tls::TlsFiles;
 
 /// How a server behaves. [`Settings::new`] has defaults for everything but the keys.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What tokens are verified with.
-    pub keys: Keys,
+    /// What may change while the server runs.
+    pub rules: Rules,
+    /// A list of tokens that are good no longer, one a line; read again when it changes.
+    pub deny_file: Option<PathBuf>,
     /// The URL under which the world sees this server; without it, the one a request came to.
     pub public_url: Option<String>,
     /// Origins, besides the server's own, whose pages may use a browser's password; `*` for all.
@@ -37,6 +40,10 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How many messages a second may be published without a token, all publishers together.
     pub unsafe_rate: NonZeroU32,
+    /// How many of these may come from one network; by default half of them.
+    pub unsafe_share: Option<NonZeroU32>,
+    /// How much memory the process may take, in bytes, before nothing new is let in.
+    pub max_memory: Option<u64>,
     /// How often a subscriber is asked for a sign of life.
     pub ping_interval: Duration,
     /// How long a subscriber may neither send nor accept anything.
@@ -54,7 +61,8 @@ impl Settings {
     #[must_use]
     pub fn new(keys: Keys) -> Self {
         Self {
-            keys,
+            rules: Rules::new(keys),
+            deny_file: None,
             public_url: None,
             origins: Vec::new(),
             cors_origin: None,
@@ -71,6 +79,8 @@ impl Settings {
             max_connections: 100_000,
             max_in_flight: 256 << 20,
             unsafe_rate: NonZeroU32::MIN.saturating_add(999),
+            unsafe_share: None,
+            max_memory: None,
             ping_interval: Duration::from_secs(30),
             write_timeout: Duration::from_secs(90),
             grace: Duration::from_secs(5),

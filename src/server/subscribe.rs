@@ -19,16 +19,16 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tracing::debug;
 
 use super::State;
-use super::connection::Open;
 use super::credentials::Access;
 use super::error::HttpError;
 use super::event_stream::EventStream;
 use super::head::HeadGuard;
 use super::metrics::{Counted, Way};
 use super::reply::{Reply, ReplyBody};
+use super::roster::Full;
+use super::service::Asked;
 use super::socket::{Limits, Socket};
 use super::subscriber::Subscriber;
-use super::transport::Peer;
 use super::wish::Wish;
 
 /// What a client must say to hear what anybody may publish.
@@ -46,14 +46,18 @@ pub(super) fn accepts_unsafe(headers: &HeaderMap) -> bool {
 /// Subscribes, and replies with the handshake or with the events themselves. From here on nothing
 /// published is missed.
 pub(super) async fn subscribe(
-    state: &Arc<State>,
+    asked: Asked<'_>,
     filter: Filter,
     path: &Path,
     access: &Access,
     request: Request<Incoming>,
-    peer: Peer,
-    connection: &Open,
 ) -> Result<Reply, HttpError> {
+    let Asked {
+        state,
+        book,
+        peer,
+        connection,
+    } = asked;
     let wish = Wish::new(request.uri().query(), request.headers(), SystemTime::now())?;
     let epoch = state.broker.epoch();
     let (line, form) = if is_websocket(request.headers()) {
@@ -79,6 +83,20 @@ pub(super) async fn subscribe(
         ));
     };
 
+    if state.memory.is_short() {
+        return Err(HttpError::Memory);
+    }
+    let token = access.token.as_ref().ok_or(HttpError::Unauthorized)?;
+    let capacity = book.rules.capacity();
+    let seat = state.roster.join(token, path, peer.ip(), capacity);
+    let seat = seat.map_err(|full| match full {
+        Full::All => HttpError::Subscribers,
+        Full::Token => HttpError::SubscribersOfToken,
+    })?;
+    // What was revoked before the seat was taken is not told to it.
+    if !state.may_stay(token, peer.ip()) {
+        return Err(HttpError::Unauthorized);
+    }
     let (subscription, gap) = match wish.start {
         None => (state.broker.subscribe(filter), None),
         Some(start) => state.broker.resume(filter, start).await?,
@@ -100,6 +118,7 @@ pub(super) async fn subscribe(
         Way::EventStream
     };
     let subscriber = Subscriber {
+        seat,
         _counted: Counted::new(&state.metrics, way),
         gap: gap.filter(|_| tells_gaps).map(|reason| {
             Box::new(GapNotice {

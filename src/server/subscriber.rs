@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::State;
 use super::metrics::{Counted, Metrics};
+use super::roster::Seat;
 use super::socket::{Frame, Received, Socket, close_code};
 use super::transport::Peer;
 
@@ -28,6 +29,8 @@ pub(super) struct Subscriber {
     pub(super) skips_gaps: bool,
     /// When its token ends, in seconds since 1970.
     pub(super) expires: Option<u64>,
+    /// Left when its token is revoked.
+    pub(super) seat: Seat,
     /// Until it is gone.
     pub(super) _counted: Counted,
 }
@@ -48,6 +51,7 @@ const GAP: End = (
 );
 const BROKEN: End = (CloseCode::Error, "the log cannot be read");
 const EXPIRED: End = (CloseCode::Policy, "the token has expired");
+const REVOKED: End = (CloseCode::Policy, "the token has been revoked");
 const CHATTY: End = (CloseCode::Policy, "too many frames");
 
 /// How many frames a client may send between two pings. It is expected to send pongs.
@@ -192,6 +196,9 @@ impl Subscriber {
         stopping: bool,
     ) -> Poll<End> {
         // Reading is how pings are answered and a hang-up is noticed.
+        if self.seat.poll_dismissed(context).is_ready() {
+            return Poll::Ready(REVOKED);
+        }
         while let Poll::Ready(received) = socket.poll_receive(context) {
             match received {
                 Some(Ok(Received::Close(_))) | None => return Poll::Ready(LEFT),

@@ -12,6 +12,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::networks::counted_by;
+use super::proxies;
+
 /// A connection, and its place among those the server allows at once.
 pub struct Transport {
     stream: Stream,
@@ -39,6 +42,17 @@ impl Transport {
             self.stream = Stream::Tls(Box::new(acceptor.accept(stream).await?));
         }
         Ok(self)
+    }
+}
+
+impl Transport {
+    /// Reads what a proxy says of its client, before anything else.
+    pub(super) async fn read_proxy_header(&mut self) -> io::Result<Option<SocketAddr>> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => proxies::read_header(stream).await,
+            Stream::Tls(stream) => proxies::read_header(stream).await,
+            Stream::Unix(stream) => proxies::read_header(stream).await,
+        }
     }
 }
 
@@ -130,20 +144,23 @@ impl Peer {
     /// The address to count by: an IPv6 network stands for all its addresses, since one party
     /// commonly has that many.
     pub(super) fn network(self) -> Option<IpAddr> {
-        let Self::Ip(address) = self else { return None };
-        Some(match address.ip().to_canonical() {
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.segments();
-                IpAddr::V6([a, b, c, d, 0, 0, 0, 0].into())
-            }
-            ip => ip,
-        })
+        self.ip().map(counted_by)
+    }
+
+    /// The address, without its port.
+    pub(super) fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Local => None,
+        }
     }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // A proxy need not say from which port its client is.
+            Self::Ip(address) if address.port() == 0 => address.ip().to_canonical().fmt(f),
             Self::Ip(address) => {
                 let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
                 canonical.fmt(f)

@@ -5,12 +5,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod addresses;
 mod bad_frames;
 mod bad_requests;
+mod canaries;
 mod configuration;
+mod corpus;
 mod event_streams;
 mod events;
 mod fan_out;
+mod floods;
 mod isolation;
 mod limits;
 mod listening;
@@ -20,10 +24,16 @@ mod metrics;
 mod paths;
 mod program;
 mod publishing;
+mod rates;
+mod revocation;
+mod rotation;
 mod routes;
 mod routing;
+mod security;
 mod shutdown;
 mod slow_clients;
+mod source_command;
+mod sources;
 mod support;
 mod tls;
 mod tokens;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use hookbot::server::{Bind, ConfigFile, Configuration, Listener, Server, Settings};
+use hookbot::server::{Bind, ConfigFile, Configuration, Control, Listener, Server, Settings};
 use hookbot_broker::Broker;
 use hookbot_log::MemoryLog;
 use hookbot_protocol::{Key, Keys, Scope};
@@ -41,6 +41,7 @@ pub(crate) fn token(path: &str) -> String {
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) broker: Broker,
+    pub(crate) control: Control,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<()>,
     pub(crate) configuration: Option<Arc<Configuration>>,
@@ -91,11 +92,11 @@ impl TestServer {
         for router in options.routers {
             server = server.with_router(router);
         }
+        let control = server.control();
         if let Some(file) = options.config {
             let file = ConfigFile {
                 file,
-                github: None,
-                taken: Vec::new(),
+                ..ConfigFile::default()
             };
             let config = file.load().unwrap();
             server = server.with_configuration(file, config);
@@ -113,6 +114,7 @@ impl TestServer {
         Self {
             address,
             broker,
+            control,
             stop,
             running,
             configuration,

@@ -185,7 +185,7 @@ async fn tokens_of_the_go_program_open_only_where_they_are_accepted() {
     let server = TestServer::start().await;
     assert_eq!(status(&server, "/sub/t", &headers).await, 401);
     let server = TestServer::start_with(Options::settings(|settings| {
-        settings.keys = Keys::new(key()).accepting_sha1(true);
+        settings.rules.keys = Keys::new(key()).accepting_sha1(true);
     }))
     .await;
     assert_eq!(status(&server, "/sub/t", &headers).await, 101);

@@ -60,3 +60,50 @@ impl Hub {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::{Context, Waker};
+    use std::time::SystemTime;
+
+    use allocation_counter::measure;
+    use hookbot_protocol::{Offset, Publication, Topic};
+
+    use super::*;
+    use crate::queue::Taken;
+
+    #[test]
+    fn a_delivery_allocates_nothing() {
+        let [few, many] = [10, 1_000].map(|subscribers| {
+            let hub = Hub::default();
+            let filter = Filter::parse("a/").unwrap();
+            let queues: Vec<_> = (0..subscribers)
+                .map(|_| hub.add(&filter, Queue::live()))
+                .collect();
+            let mut batch = VecDeque::new();
+            let context = Context::from_waker(Waker::noop());
+            let mut round = |offset| {
+                let publication = Publication::new(Topic::parse("a/b").unwrap(), "body");
+                let message = Message::new(publication, Offset(offset), SystemTime::now());
+                let message = Arc::new(message);
+                let counted = measure(|| {
+                    hub.deliver(&message);
+                    for queue in &queues {
+                        let taken = queue.take(&mut batch, Offset(offset), &context);
+                        assert!(matches!(taken, Taken::Messages));
+                        batch.clear();
+                        queue.take(&mut batch, Offset(offset), &context);
+                    }
+                });
+                counted.count_total
+            };
+            // The first ones make room.
+            round(1);
+            round(2);
+            round(3)
+        });
+        assert_eq!(few, many, "whoever else subscribes");
+        assert!(few <= 1, "a list of lists for each message: {few}");
+    }
+}

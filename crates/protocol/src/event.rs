@@ -4,12 +4,14 @@
 //! verifies at the far end. A server-sent event has the body inside the JSON, because a stream of
 //! text has no room for bytes. Readers ignore keys they don't know.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cursor::{Cursor, Epoch};
 use crate::message::Message;
@@ -34,6 +36,10 @@ pub struct Event {
     pub address: String,
     /// The sender's headers, in order, with repeats; names in lower case.
     pub headers: Vec<(String, HeaderText)>,
+    /// What the server has found out about the message, by names that are none of the above, such
+    /// as `source` and `verified_by`. Nothing that a sender sends gets here.
+    #[serde(flatten)]
+    pub attributes: BTreeMap<String, Value>,
 }
 
 impl Event {
@@ -55,6 +61,12 @@ impl Event {
             address: publication.address.to_string(),
             headers: headers
                 .map(|(name, value)| (name.to_owned(), value.into()))
+                .collect(),
+            attributes: publication
+                .attributes
+                .iter()
+                .filter(|(name, _)| !OWN_KEYS.contains(name))
+                .map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into()))
                 .collect(),
         }
     }
@@ -79,6 +91,21 @@ impl Event {
         })
     }
 }
+
+/// The keys that no attribute may take.
+const OWN_KEYS: [&str; 11] = [
+    "cursor",
+    "topic",
+    "time",
+    "method",
+    "query",
+    "address",
+    "headers",
+    "body",
+    "body_base64",
+    "at",
+    "gap",
+];
 
 /// A header's value, which need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -300,6 +327,27 @@ mod tests {
     }
 
     #[test]
+    fn what_the_server_found_out_is_shown_and_takes_no_key_of_the_message() {
+        let mut publication = Publication::new(Topic::parse("a").unwrap(), "x");
+        publication.attributes.push("verified_by", b"github");
+        publication.attributes.push("topic", b"b");
+        publication.attributes.push("body", b"y");
+        let message = Message::new(publication, Offset(7), SystemTime::UNIX_EPOCH);
+        let frame = payload(message.frame(Form::Event(EPOCH)));
+        let Ok(EventFrame::Message(event, _)) = EventFrame::parse(&frame) else {
+            panic!("it reads back");
+        };
+        assert_eq!(event.topic, "a");
+        let shown: Vec<_> = event.attributes.iter().collect();
+        assert_eq!(shown, [(&"verified_by".to_owned(), &"github".into())]);
+        let json = event.to_json(b"x");
+        assert!(
+            json.ends_with(r#","headers":[],"verified_by":"github","body":"x"}"#),
+            "{json}"
+        );
+    }
+
+    #[test]
     fn notices_read_back_and_unknown_keys_are_ignored() {
         let gap = GapNotice {
             asked: "start".into(),
@@ -345,7 +393,7 @@ mod tests {
         };
         assert!(event.ends_with("\n\n") && !event.contains(['\r', '\0']));
         assert_eq!(id, "id: 000000000000000e.7");
-        let data: serde_json::Value = serde_json::from_str(&data["data: ".len()..]).unwrap();
+        let data: Value = serde_json::from_str(&data["data: ".len()..]).unwrap();
         assert_eq!(
             (&data["body"], &data["topic"]),
             (&text.into(), &"a/b".into())
@@ -353,7 +401,7 @@ mod tests {
 
         let event = server_sent(&message(b"\xff"), EPOCH);
         let data = str::from_utf8(&event).unwrap().lines().nth(1).unwrap();
-        let data: serde_json::Value = serde_json::from_str(&data["data: ".len()..]).unwrap();
+        let data: Value = serde_json::from_str(&data["data: ".len()..]).unwrap();
         assert_eq!(
             (&data["body_base64"], data.get("body")),
             (&"/w==".into(), None)

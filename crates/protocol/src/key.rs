@@ -5,8 +5,9 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::Sha256;
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
+use crate::name::Name;
 use crate::path::{Path, Scope};
 use crate::token::{Kind, Token};
 
@@ -46,6 +47,15 @@ impl Key {
         Token(Kind::Expiring { at, mac })
     }
 
+    /// A token for `scope` that tells in logs and counters who uses it, good until `at` if it is
+    /// to end.
+    #[must_use]
+    pub fn mint_named(&self, scope: &Scope, name: &Name, at: Option<u64>) -> Token {
+        let mac = self.named(name, at, scope.as_str());
+        let name = name.clone();
+        Token(Kind::Named { name, at, mac })
+    }
+
     /// A token for `scope` as the Go program made them, for servers that still accept those.
     #[must_use]
     pub fn mint_sha1(&self, scope: &Scope) -> Token {
@@ -57,6 +67,7 @@ impl Key {
         match &token.0 {
             Kind::Plain(mac) => self.sha256(&[path]).ct_eq(mac),
             Kind::Expiring { at, mac } => self.expiring(*at, path).ct_eq(mac),
+            Kind::Named { name, at, mac } => self.named(name, *at, path).ct_eq(mac),
             Kind::Sha1(mac) => self.sha1(path).ct_eq(mac),
         }
     }
@@ -64,6 +75,12 @@ impl Key {
     fn expiring(&self, at: u64, path: &str) -> [u8; 32] {
         // A path begins with a slash, so no plain token is ever also one of these.
         self.sha256(&["x1\n", &at.to_string(), "\n", path])
+    }
+
+    fn named(&self, name: &Name, at: Option<u64>, path: &str) -> [u8; 32] {
+        // A name has no line feed and a path begins with a slash, so no two of these are alike.
+        let at = at.map(|at| format!("{at}\n")).unwrap_or_default();
+        self.sha256(&["n1\n", name.as_str(), "\n", &at, path])
     }
 
     fn sha256(&self, parts: &[&str]) -> [u8; 32] {
@@ -118,6 +135,17 @@ impl Keys {
         self
     }
 
+    /// Whether both verify the same tokens, and in the same order of keys.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        // What each key makes of a text that is no path, and so no token.
+        let prints = |keys: &Self| -> Vec<_> {
+            let all = std::iter::once(&keys.current).chain(&keys.previous);
+            all.map(|key| key.sha256(&["which key is this"])).collect()
+        };
+        self.accepts_sha1 == other.accepts_sha1 && prints(self) == prints(other)
+    }
+
     /// The key that mints.
     #[must_use]
     pub fn current(&self) -> &Key {
@@ -130,19 +158,24 @@ impl Keys {
     /// Takes the same time whichever key or ancestor it was made with.
     #[must_use]
     pub fn grants(&self, path: &Path, token: &Token, now: u64) -> Option<Grant> {
-        let expires = match token.0 {
-            Kind::Sha1(_) if !self.accepts_sha1 => return None,
-            Kind::Expiring { at, .. } => Some(at),
-            _ => None,
-        };
-        let mut granted = Choice::from(0);
-        for key in std::iter::once(&self.current).chain(&self.previous) {
+        if matches!(token.0, Kind::Sha1(_)) && !self.accepts_sha1 {
+            return None;
+        }
+        let (mut granted, mut which) = (Choice::from(0), 0);
+        let keys = std::iter::once(&self.current).chain(&self.previous);
+        for (key, number) in keys.zip(0_u64..) {
             for scope in path.granting() {
-                granted |= key.matches(token, scope);
+                let matches = key.matches(token, scope);
+                which.conditional_assign(&number, matches & !granted);
+                granted |= matches;
             }
         }
+        let expires = token.expires();
         let in_time = expires.is_none_or(|at| now < at);
-        (bool::from(granted) && in_time).then_some(Grant { expires })
+        (bool::from(granted) && in_time).then_some(Grant {
+            expires,
+            key: usize::try_from(which).unwrap_or(usize::MAX),
+        })
     }
 }
 
@@ -151,6 +184,8 @@ impl Keys {
 pub struct Grant {
     /// When it ends, in seconds since 1970.
     pub expires: Option<u64>,
+    /// Which key it was made with: 0 is the current one, the previous ones follow in their order.
+    pub key: usize,
 }
 
 /// The key has no bytes.
@@ -278,7 +313,8 @@ mod tests {
         assert_eq!(
             keys.grants(&path, &token, 999),
             Some(Grant {
-                expires: Some(1_000)
+                expires: Some(1_000),
+                key: 0
             })
         );
         assert_eq!(keys.grants(&path, &token, 1_000), None);
@@ -287,6 +323,52 @@ mod tests {
         assert_eq!(keys.grants(&path, &text.parse().unwrap(), 999), None);
         let plain: Token = token.expose()["x1.1000.".len()..].parse().unwrap();
         assert_eq!(keys.grants(&path, &plain, 999), None);
+    }
+
+    #[test]
+    fn a_grant_says_which_key_the_token_was_made_with() {
+        let path = Path::parse("/sub/a/b").unwrap();
+        let keys = Keys::new(key("new")).with_previous(vec![key("old"), key("older")]);
+        for (secret, number) in [("new", 0), ("old", 1), ("older", 2)] {
+            for prefix in ["/sub/a/b", "/sub/", "/", "/a/"] {
+                let token = key(secret).mint(&scope(prefix));
+                let grant = keys.grants(&path, &token, 0);
+                assert_eq!(
+                    grant.map(|grant| grant.key),
+                    Some(number),
+                    "{secret} {prefix}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_and_a_time_are_part_of_what_is_signed() {
+        let key = key("foo");
+        let keys = Keys::new(key.clone());
+        let path = Path::parse("/pub/foo/bar").unwrap();
+        let name: Name = "ci".parse().unwrap();
+        let named = key.mint_named(&scope("/pub/foo/bar"), &name, None);
+        // printf 'n1\nci\n/pub/foo/bar' | openssl dgst -sha256 -hmac foo
+        assert_eq!(
+            named.expose(),
+            "n1.ci.c5a220a163ea14e337d4714032388c16e54e10f47acf19ad6c5a6d16f316fddc"
+        );
+        let both = key.mint_named(&scope("/pub/foo/bar"), &name, Some(1_000));
+        assert!(keys.grants(&path, &named, u64::MAX).is_some());
+        assert!(keys.grants(&path, &both, 999).is_some());
+        assert_eq!(keys.grants(&path, &both, 1_000), None);
+        for (token, from, to) in [
+            (&named, "n1.ci.", "n1.cd."),
+            (&named, "n1.ci.", "n1.ci.9000."),
+            (&named, "n1.ci.", ""),
+            (&both, ".1000.", ".9000."),
+            (&both, ".1000.", "."),
+            (&both, "n1.ci.", "x1."),
+        ] {
+            let forged: Token = token.expose().replacen(from, to, 1).parse().unwrap();
+            assert_eq!(keys.grants(&path, &forged, 999), None, "{from} to {to}");
+        }
     }
 
     #[test]

@@ -20,24 +20,30 @@
 //! ```
 
 mod cursor;
+mod deny_list;
 mod envelope;
 pub mod event;
 mod filter;
+mod fingerprint;
 mod frame;
 mod headers;
 mod key;
 mod message;
+mod name;
 mod path;
 mod token;
 mod topic;
 
 pub use cursor::{Cursor, CursorError, Epoch, Offset};
+pub use deny_list::{Denied, DeniedError, DenyList, DenyListError};
 pub use envelope::{Envelope, EnvelopeError};
 pub use filter::{Filter, FilterError};
+pub use fingerprint::{Fingerprint, FingerprintError};
 pub use frame::{Form, encode, split_prefixed};
 pub use headers::Headers;
 pub use key::{EmptyKey, Grant, Key, Keys};
 pub use message::{Format, Message, Publication};
+pub use name::{Name, NameError};
 pub use path::{Endpoint, Path, PathError, Scope};
 pub use token::{MalformedToken, Token};
 pub use topic::{Topic, TopicError};

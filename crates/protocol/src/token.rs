@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::fingerprint::Fingerprint;
+use crate::name::Name;
+
 /// A token as a client presents it: well-formed, and not yet known to be worth anything.
 ///
 /// Neither `Debug` nor `Display` shows it; [`Token::expose`] does.
@@ -15,6 +18,12 @@ pub(crate) enum Kind {
     Plain([u8; 32]),
     /// HMAC-SHA256 of a time and the path; good while the time has not come.
     Expiring { at: u64, mac: [u8; 32] },
+    /// HMAC-SHA256 of a name, perhaps a time, and the path.
+    Named {
+        name: Name,
+        at: Option<u64>,
+        mac: [u8; 32],
+    },
     /// HMAC-SHA1 of the path, as the Go program made them.
     Sha1([u8; 20]),
 }
@@ -26,8 +35,37 @@ impl Token {
         match &self.0 {
             Kind::Plain(mac) => hex::encode(mac),
             Kind::Expiring { at, mac } => format!("{EXPIRING}{at}.{}", hex::encode(mac)),
+            Kind::Named { name, at, mac } => {
+                let at = at.map(|at| format!("{at}.")).unwrap_or_default();
+                format!("{NAMED}{name}.{at}{}", hex::encode(mac))
+            }
             Kind::Sha1(mac) => hex::encode(mac),
         }
+    }
+
+    /// What it is called, if it has a name.
+    #[must_use]
+    pub fn name(&self) -> Option<&Name> {
+        match &self.0 {
+            Kind::Named { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// When it ends, in seconds since 1970, if it does.
+    #[must_use]
+    pub fn expires(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Expiring { at, .. } => Some(*at),
+            Kind::Named { at, .. } => *at,
+            Kind::Plain(_) | Kind::Sha1(_) => None,
+        }
+    }
+
+    /// What may be shown of it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.expose())
     }
 }
 
@@ -37,13 +75,18 @@ impl FromStr for Token {
     fn from_str(text: &str) -> Result<Self, MalformedToken> {
         if let Some(rest) = text.strip_prefix(EXPIRING) {
             let (seconds, mac) = rest.split_once('.').ok_or(MalformedToken)?;
-            let at: u64 = seconds.parse().map_err(|_| MalformedToken)?;
-            // One text a token: no sign, no leading zero.
-            if at.to_string() != seconds {
-                return Err(MalformedToken);
-            }
-            let mac = decode(mac)?;
+            let (at, mac) = (time(seconds)?, decode(mac)?);
             return Ok(Self(Kind::Expiring { at, mac }));
+        }
+        if let Some(rest) = text.strip_prefix(NAMED) {
+            let (name, rest) = rest.split_once('.').ok_or(MalformedToken)?;
+            let name = name.parse().map_err(|_| MalformedToken)?;
+            let (at, mac) = match rest.split_once('.') {
+                Some((seconds, mac)) => (Some(time(seconds)?), mac),
+                None => (None, rest),
+            };
+            let mac = decode(mac)?;
+            return Ok(Self(Kind::Named { name, at, mac }));
         }
         match text.len() {
             64 => Ok(Self(Kind::Plain(decode(text)?))),
@@ -67,6 +110,18 @@ pub struct MalformedToken;
 /// What a token that expires begins with; the digit is the version of its format.
 pub(crate) const EXPIRING: &str = "x1.";
 
+/// What a token that has a name begins with; the digit is the version of its format.
+pub(crate) const NAMED: &str = "n1.";
+
+/// Reads seconds since 1970. One text a token: no sign, no leading zero.
+fn time(seconds: &str) -> Result<u64, MalformedToken> {
+    let at: u64 = seconds.parse().map_err(|_| MalformedToken)?;
+    if at.to_string() != seconds {
+        return Err(MalformedToken);
+    }
+    Ok(at)
+}
+
 /// Decodes exactly `N` bytes of lower-case hexadecimal.
 fn decode<const N: usize>(text: &str) -> Result<[u8; N], MalformedToken> {
     let mut bytes = [0; N];
@@ -87,7 +142,9 @@ mod tests {
         let plain = "ab".repeat(32);
         let legacy = "ab".repeat(20);
         let expiring = format!("x1.1700000000.{plain}");
-        for text in [&plain, &legacy, &expiring] {
+        let named = format!("n1.ci-2.{plain}");
+        let both = format!("n1.ci-2.1700000000.{plain}");
+        for text in [&plain, &legacy, &expiring, &named, &both] {
             assert_eq!(text.parse::<Token>().unwrap().expose(), *text);
         }
         for text in [
@@ -102,6 +159,14 @@ mod tests {
             &format!("x1.18446744073709551616.{plain}"),
             &format!("x1.1700000000.{legacy}"),
             &format!("x2.1700000000.{plain}"),
+            &format!("n1.{plain}"),
+            &format!("n1..{plain}"),
+            &format!("n1.a b.{plain}"),
+            &format!("n1.a.01.{plain}"),
+            &format!("n1.a..{plain}"),
+            &format!("n1.a.1.1.{plain}"),
+            &format!("n1.a.{legacy}"),
+            &format!("n1.{}.{plain}", "a".repeat(33)),
         ] {
             assert_eq!(text.parse::<Token>(), Err(MalformedToken), "{text:?}");
         }
@@ -115,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_is_exposed_unchanged(text in "(x1\\.)?[0-9]{0,4}\\.?[0-9a-f]{40}([0-9a-f]{24})?") {
+        fn what_parses_is_exposed_unchanged(text in "(x1\\.|n1\\.[a-b.]{0,2}\\.)?[0-9]{0,4}\\.?[0-9a-f]{40}([0-9a-f]{24})?") {
             if let Ok(token) = text.parse::<Token>() {
                 prop_assert_eq!(token.expose(), text);
             }

@@ -1,0 +1,74 @@
+//! A file of revoked tokens, read again when it changes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hookbot_protocol::{DenyList, DenyListError};
+use tracing::warn;
+
+use super::Control;
+use super::fingerprint::Fingerprint;
+
+/// Reads the file.
+///
+/// # Errors
+///
+/// When it can't be read, or revokes something that is no token.
+pub(super) fn read(file: &Path) -> Result<DenyList, DenyFileError> {
+    let text = fs::read_to_string(file).map_err(|source| DenyFileError::Read {
+        file: file.to_owned(),
+        source,
+    })?;
+    DenyList::parse(&text).map_err(|source| DenyFileError::Parse {
+        file: file.to_owned(),
+        source,
+    })
+}
+
+/// Applies what the file says whenever it changes, until dropped. A file that can't be used is
+/// logged, and what was revoked stays so.
+pub(super) async fn watch(control: Control, file: PathBuf) {
+    let mut seen = Fingerprint::of(&file);
+    loop {
+        tokio::time::sleep(WATCH_INTERVAL).await;
+        let now = Fingerprint::of(&file);
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        match read(&file) {
+            Ok(list) => control.revoke(list).await,
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                warn!(%error, cause, "what was revoked before stays so");
+            }
+        }
+    }
+}
+
+/// How often the file is looked at: whoever is revoked is out within a second.
+const WATCH_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Why a deny list can't be had. Shows nothing of what is in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DenyFileError {
+    /// It can't be read.
+    #[error("cannot read {}", file.display())]
+    Read {
+        /// Which one.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A line is no entry.
+    #[error("{} is no list of tokens", file.display())]
+    Parse {
+        /// Which one.
+        file: PathBuf,
+        /// Which line.
+        source: DenyListError,
+    },
+}

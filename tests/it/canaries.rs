@@ -1,0 +1,204 @@
+//! A token in every place that one can take, and then a search for it in everything that is kept
+//! or shown.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hookbot::server::{OnFail, Source, SourceSecret, Sources};
+use hookbot_log::Limit;
+use hookbot_protocol::event::Event;
+use hookbot_protocol::{DenyList, Filter, Keys, Offset, Scope};
+use hookbot_signatures::Provider;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::support::{Options, TestServer, key, token};
+
+/// Keeps every line of the log.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Kept {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// Everything that is kept of messages, as text.
+async fn stored(server: &TestServer) -> String {
+    let log = server.broker.log();
+    let mut text = String::new();
+    for filter in ["/", "/unsafe/"] {
+        let limit = Limit {
+            messages: 10_000,
+            bytes: 100 << 20,
+        };
+        let filter = Filter::parse(filter).unwrap();
+        let page = log.read(filter, Offset(0), limit).await.unwrap();
+        for message in page.messages {
+            let event = Event::new(&message, log.epoch());
+            text += &event.to_json(&message.publication.body);
+            text += &format!("{message:?}");
+        }
+    }
+    text
+}
+
+const PROVIDER_SECRET: &str = "canary of the provider";
+
+#[tokio::test]
+async fn no_token_and_no_secret_is_found_in_anything_that_is_kept_or_shown() {
+    let lines = Kept::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(lines.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+
+    let old_key = hookbot_protocol::Key::new(b"canary of the old key").unwrap();
+    let previous = old_key.clone();
+    let server = TestServer::start_with(Options::settings(move |settings| {
+        let secret = SourceSecret::new("literal 1", PROVIDER_SECRET.into()).unwrap();
+        settings.rules.sources = Sources::new(vec![Source {
+            scheme: Some(Provider::Gitlab.into()),
+            secrets: vec![secret],
+            on_fail: OnFail::Quarantine,
+            ..Source::new(Filter::parse("/unsafe/gitlab").unwrap())
+        }])
+        .unwrap();
+        settings.rules.keys = Keys::new(key()).with_previous(vec![previous]);
+    }))
+    .await;
+
+    let scope = Scope::parse("/pub/a").unwrap();
+    let named = key().mint_named(&scope, &"canary".parse().unwrap(), Some(u64::MAX));
+    let good = [
+        token("/pub/a"),
+        named.expose(),
+        key().mint_expiring(&scope, u64::MAX).expose(),
+        old_key.mint(&scope).expose(),
+    ];
+    // Good elsewhere, so refused here.
+    let elsewhere = [token("/pub/b"), token("/sub/a"), "0".repeat(64)];
+    let mut shown = String::new();
+    for own in good.iter().chain(&elsewhere) {
+        let basic = STANDARD.encode(format!("{own}:"));
+        let first = own.as_bytes()[0];
+        let encoded = format!("%{first:02x}{}", &own[1..]);
+        let (bearer, basic) = (format!("Bearer {own}"), format!("Basic {basic}"));
+        let referer = format!("https://h/pub/a?token={own}");
+        let mut all: Vec<(String, Vec<(&str, &str)>)> = Vec::new();
+        for line in [
+            "POST /pub/a",
+            "GET /pub/a",
+            "DELETE /pub/a",
+            "POST /pub//a",
+            "GET /sub/a",
+        ] {
+            for headers in [
+                vec![("Authorization", &*bearer)],
+                vec![("Authorization", &basic)],
+                vec![("Hookbot-Token", own)],
+                vec![("Hookbot-Token", own), ("Cookie", own)],
+                vec![("Hookbot-Token", own), ("Referer", &referer)],
+                vec![("Hookbot-Token", own), ("X-Forwarded-Uri", &referer)],
+                vec![("Hookbot-Token", own), ("X-Original-Authorization", &basic)],
+                vec![
+                    ("Authorization", &basic),
+                    ("Origin", "https://evil.example"),
+                ],
+                vec![("Proxy-Authorization", &*bearer)],
+            ] {
+                all.push((line.to_owned(), headers));
+            }
+            for query in [
+                format!("token={own}"),
+                format!("token={encoded}"),
+                format!("x=1&token={own}&token={own}"),
+                format!("token={own}&next={own}"),
+                format!("extra-metadata=no&token={own}"),
+            ] {
+                all.push((format!("{line}?{query}"), vec![]));
+                let with_referer = vec![("Referer", &*referer)];
+                all.push((format!("{line}?{query}"), with_referer));
+            }
+        }
+        for (line, headers) in all {
+            let reply = server.request(&line, &headers, b"control in a body").await;
+            shown += &format!("{}\n{}\n", reply.head, reply.body);
+        }
+        // Not a request at all.
+        for broken in [
+            format!("POST /pub/a?token={own} HTTP/1.1\nHost: h\n\n"),
+            format!("{own}\r\n\r\n"),
+            format!("POST /pub/a HTTP/1.1\r\nHost: h\r\nHost: {own}\r\n\r\n"),
+            format!("POST /pub/a HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {own}\x01\r\n\r\n"),
+        ] {
+            shown += &server.raw(broken).await;
+        }
+    }
+    let gitlab = [
+        ("X-Gitlab-Token", PROVIDER_SECRET),
+        ("X-Control", "control in a header"),
+    ];
+    let reply = server
+        .request("POST /unsafe/pub/gitlab", &gitlab, b"")
+        .await;
+    assert_eq!(reply.status, 200);
+    // Whoever is revoked is not shown either.
+    let revoked = DenyList::parse(&good.join("\n")).unwrap();
+    server.control.revoke(revoked).await;
+    for own in &good {
+        let bearer = format!("Bearer {own}");
+        let reply = server
+            .request("POST /pub/a", &[("Authorization", &bearer)], b"")
+            .await;
+        assert!(matches!(reply.status, 401 | 429), "{}", reply.status);
+    }
+    let metrics = format!("GET /metrics?token={}", token("/metrics"));
+    shown += &server.request(&metrics, &[], b"").await.body;
+
+    let stored = stored(&server).await;
+    let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    // The search finds what is there.
+    assert!(stored.contains("control in a header") && stored.contains("control in a body"));
+    assert!(shown.contains("hookbot_publishes_total") && shown.contains("401 Unauthorized"));
+    assert!(logged.contains("path=\"/pub/a\""), "{} bytes", logged.len());
+    assert!(
+        logged.contains("token=\"canary\""),
+        "tokens are logged by name"
+    );
+
+    let mut searched = 0;
+    let secrets = good.iter().chain(&elsewhere).map(String::as_str);
+    for canary in secrets.chain(["canary of the old key", "a key for tests alone"]) {
+        let basic = STANDARD.encode(format!("{canary}:"));
+        let mac = canary.rsplit('.').next().unwrap_or(canary);
+        for canary in [mac, &mac[1..], &basic] {
+            for (place, text) in [("log", &logged), ("store", &stored), ("replies", &shown)] {
+                assert!(!text.contains(canary), "a token is in the {place}");
+                searched += 1;
+            }
+        }
+    }
+    assert!(!logged.contains(PROVIDER_SECRET) && !shown.contains(PROVIDER_SECRET));
+    println!(
+        "{searched} searches in {} bytes",
+        logged.len() + stored.len() + shown.len()
+    );
+}

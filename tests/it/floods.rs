@@ -1,0 +1,174 @@
+//! Strangers who knock and knock, beside publishers who have a token.
+//!
+//! Sized for every run; `HOOKBOT_TEST_LONG=1` makes it 100,000 wrong tokens and 10,000 half-open
+//! requests, and prints what was measured.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::support::{TestServer, token};
+
+fn sized(short: usize, long: usize) -> usize {
+    let is_long = std::env::var_os("HOOKBOT_TEST_LONG").is_some();
+    if is_long { long } else { short }
+}
+
+/// What this process takes, server and clients together, in bytes.
+fn memory() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<usize>().ok());
+    pages.unwrap_or_default() * 4_096
+}
+
+/// Publishes on one connection, so many times, and tells how long each took.
+async fn publish(server: &TestServer, times: usize) -> Vec<Duration> {
+    let mut stream = server.connect().await;
+    let request = format!(
+        "POST /pub/t HTTP/1.1\r\nHost: h\r\nHookbot-Token: {}\r\nContent-Length: 2\r\n\r\nok",
+        token("/pub/t")
+    );
+    let mut took = Vec::new();
+    for _ in 0..times {
+        let began = Instant::now();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        took.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    took
+}
+
+/// One response, whose body is known to be the few bytes that come with its head.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 1_024];
+    loop {
+        let read = stream.read(&mut buffer).await.unwrap();
+        bytes.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&bytes);
+        if read == 0 || text.contains("\r\n\r\n") && text.ends_with('\n') {
+            return text.into_owned();
+        }
+    }
+}
+
+fn p99(took: &mut [Duration]) -> Duration {
+    took.sort_unstable();
+    took[took.len() * 99 / 100 - 1]
+}
+
+/// Has as many descriptors as there may be, which root may raise; how many those are.
+fn descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    for most in [Some(1 << 16), limit.maximum] {
+        let raised = Rlimit {
+            current: most,
+            maximum: most.max(limit.maximum),
+        };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            break;
+        }
+    }
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(1 << 16, |limit| usize::try_from(limit).unwrap())
+}
+
+/// One flood at a time, or they would measure each other.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_tokens_by_the_thousand_are_refused_and_cost_the_others_nothing_that_lasts() {
+    let _alone = ALONE.lock().await;
+    let (wrong, good) = (sized(4_000, 100_000), sized(300, 5_000));
+    let server = Arc::new(TestServer::start().await);
+    let mut quiet = publish(&server, good).await;
+    let before = memory();
+
+    let guessing = Arc::new(AtomicBool::new(true));
+    let mut guessers = JoinSet::new();
+    for guesser in 0..4 {
+        let (server, guessing) = (server.clone(), guessing.clone());
+        guessers.spawn(async move {
+            let mut stream = server.connect().await;
+            let mut refused = [0, 0];
+            for number in 0..wrong / 4 {
+                let request = format!(
+                    "GET /sub/t HTTP/1.1\r\nHost: h\r\nHookbot-Token: {guesser:032x}{number:032x}\r\n\r\n"
+                );
+                stream.write_all(request.as_bytes()).await.unwrap();
+                match &head(&mut stream).await[9..12] {
+                    "401" => refused[0] += 1,
+                    "429" => refused[1] += 1,
+                    other => panic!("{other}"),
+                }
+                tokio::task::yield_now().await;
+            }
+            guessing.store(false, Ordering::Relaxed);
+            refused
+        });
+    }
+    let mut busy = Vec::new();
+    while busy.len() < good || guessing.load(Ordering::Relaxed) {
+        busy.extend(publish(&server, 50).await);
+    }
+    let (mut unauthorized, mut too_many) = (0, 0);
+    while let Some(refused) = guessers.join_next().await {
+        let [one, other] = refused.unwrap();
+        (unauthorized, too_many) = (unauthorized + one, too_many + other);
+    }
+    let grown = memory().saturating_sub(before);
+    let (quiet, busy) = (p99(&mut quiet), p99(&mut busy));
+    println!(
+        "{unauthorized} times 401, {too_many} times 429; p99 {quiet:?} alone and {busy:?} beside \
+         them; {grown} bytes more"
+    );
+    assert_eq!(unauthorized + too_many, wrong / 4 * 4);
+    assert!((99..400).contains(&unauthorized), "{unauthorized}");
+    assert!(grown < 32 << 20, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_open_requests_by_the_thousand_keep_nobody_else_waiting() {
+    let _alone = ALONE.lock().await;
+    let (half_open, good) = (sized(500, 10_000), sized(300, 5_000));
+    let half_open = half_open.min(descriptors() / 2 - 200);
+    let server = TestServer::start().await;
+    let mut quiet = publish(&server, good).await;
+    let before = memory();
+
+    let mut stalled = Vec::new();
+    for number in 0..half_open {
+        // Each from its own port, and some from another address, for ports are few.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        let local = [127, 0, 0, 1 + u8::try_from(number % 8).unwrap()];
+        socket.bind((local, 0).into()).unwrap();
+        let mut stream = socket.connect(server.address).await.unwrap();
+        let part: &[u8] = if number % 2 == 0 {
+            b"POST /pub/t HTTP/1.1\r\nHost: h\r\nX-Slow: "
+        } else {
+            b"POST /unsafe/pub/t HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nx"
+        };
+        stream.write_all(part).await.unwrap();
+        stalled.push(stream);
+    }
+    let mut busy = publish(&server, good).await;
+    let each = memory().saturating_sub(before) / half_open;
+    let (quiet, busy) = (p99(&mut quiet), p99(&mut busy));
+    println!(
+        "{} half-open requests: p99 {quiet:?} without and {busy:?} with them; {each} bytes each",
+        stalled.len()
+    );
+    assert!(busy < Duration::from_secs(2), "{busy:?}");
+    assert!(each < 64 << 10, "{each} bytes each");
+}
