@@ -11,6 +11,8 @@ use hookbot_protocol::{DenyList, Grant, Headers, Keys, Path, Token};
 use http::header::{AUTHORIZATION, HeaderName};
 use http::request::Parts;
 
+use super::verified::Verified;
+
 /// What the request may do, and which of its credentials are tokens of ours.
 #[derive(Debug, Default)]
 pub(super) struct Access {
@@ -39,6 +41,8 @@ const MAX_TRIED: usize = 4;
 pub(super) struct Trial<'a> {
     pub(super) path: &'a Path,
     pub(super) keys: &'a Keys,
+    /// Tokens that these keys were asked about before.
+    pub(super) verified: &'a Verified,
     /// Lists of tokens that are good no longer.
     pub(super) denied: [&'a DenyList; 2],
     /// In seconds since 1970.
@@ -47,9 +51,19 @@ pub(super) struct Trial<'a> {
 
 impl Trial<'_> {
     /// The token, if it is good for the path.
-    fn passed(&self, token: &str) -> Option<(Token, Grant)> {
-        let token: Token = token.parse().ok()?;
-        let grant = self.keys.grants(self.path, &token, self.now)?;
+    fn passed(&self, text: &str) -> Option<(Token, Grant)> {
+        let path = self.path.as_str();
+        let is_in_time = |grant: &Grant| grant.expires.is_none_or(|at| self.now < at);
+        let known = self.verified.find(path, text);
+        let (token, grant) = match known.filter(|(_, grant)| is_in_time(grant)) {
+            Some(known) => known,
+            None => {
+                let token: Token = text.parse().ok()?;
+                let grant = self.keys.grants(self.path, &token, self.now)?;
+                self.verified.keep(path, text, &token, grant);
+                (token, grant)
+            }
+        };
         let is_denied = self.denied.iter().any(|list| list.denies(&token));
         (!is_denied).then_some((token, grant))
     }
@@ -235,6 +249,7 @@ mod tests {
         let trial = Trial {
             path: &path,
             keys: &keys(),
+            verified: &Verified::new(),
             denied: [&nothing; 2],
             now: 0,
         };

@@ -44,6 +44,7 @@ mod subscriber;
 mod tls;
 mod token_uses;
 mod transport;
+mod verified;
 mod wish;
 
 use std::io;

@@ -13,6 +13,7 @@ use super::rate::{Buckets, Rate};
 use super::roster::Capacity;
 use super::source::{ByTopic, Sources};
 use super::transport::Peer;
+use super::verified::Verified;
 
 /// Who may do what, and how often.
 #[derive(Debug, Clone)]
@@ -86,6 +87,8 @@ impl Rules {
 /// The rules, made ready.
 pub(super) struct Rulebook {
     pub(super) rules: Rules,
+    /// By these rules' keys.
+    pub(super) verified: Verified,
     gates: ByTopic<Arc<Gate>>,
     by_address: Option<Arc<Buckets>>,
     by_token: Option<Arc<Buckets>>,
@@ -122,6 +125,7 @@ impl Rulebook {
                 buckets: |book| &book.by_topic,
             }),
             gates,
+            verified: Verified::new(),
             rules,
         }
     }

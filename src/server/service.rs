@@ -167,6 +167,7 @@ fn authorize(asked: Asked<'_>, request: &Parts, path: &Path) -> Result<Access, H
     let trial = Trial {
         path,
         keys: &book.rules.keys,
+        verified: &book.verified,
         denied: [&book.rules.denied, &state.revoked.load()],
         now,
     };

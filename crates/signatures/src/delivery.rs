@@ -66,21 +66,33 @@ impl Scheme {
 /// It says nothing of who sent it: two providers may use the same id, and anybody may send any.
 #[must_use]
 pub fn delivery_id(headers: &Headers) -> Option<&str> {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value| str::from_utf8(value).ok())
+    let text = |value| {
+        str::from_utf8(value)
+            .ok()
+            .filter(|id: &&str| !id.is_empty())
     };
-    let found = NAMES
-        .iter()
-        .find_map(|name| text(name).filter(|id| !id.is_empty()));
+    // Which of the names have been seen; of each, the first value counts.
+    let (mut seen, mut best) = ([false; NAMES.len()], None);
+    for (name, value) in headers.iter() {
+        let Some(rank) = NAMES.iter().position(|own| *own == name) else {
+            continue;
+        };
+        let is_first = !std::mem::replace(&mut seen[rank], true);
+        if is_first
+            && best.is_none_or(|(other, _)| rank < other)
+            && let Some(id) = text(value)
+        {
+            best = Some((rank, id));
+        }
+    }
     // Many servers number their requests in this one; only from Sentry is it a delivery's.
     let sentry = || {
         headers
             .get("sentry-hook-resource")
-            .and_then(|_| text("request-id"))
+            .and_then(|_| headers.get("request-id"))
+            .and_then(|value| str::from_utf8(value).ok())
     };
-    found.or_else(sentry)
+    best.map(|(_, id)| id).or_else(sentry)
 }
 
 /// In the order in which they count: a forge that imitates another sends both headers.
