@@ -27,6 +27,7 @@ mod log_metrics;
 mod memory;
 mod metrics;
 mod networks;
+mod place;
 mod proxies;
 mod publish;
 mod rate;
