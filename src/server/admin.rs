@@ -260,13 +260,17 @@ pub fn socket(folder: &Path) -> PathBuf {
     folder.join("admin.sock")
 }
 
-/// Answers questions on the socket in a folder, until dropped.
-pub(super) async fn serve(state: Arc<State>, folder: PathBuf) {
-    let path = socket(&folder);
-    let listener = match listen(&path) {
-        Ok(listener) => listener,
-        Err(error) => return warn!(path = %path.display(), %error, "no questions are answered"),
-    };
+/// Binds the socket in a folder, if it can be had: a server is of use without it, too.
+pub(super) fn listen(folder: &Path) -> Option<UnixListener> {
+    let path = socket(folder);
+    let bound = bind(&path);
+    let unanswered =
+        |error: &io::Error| warn!(path = %path.display(), %error, "no questions are answered");
+    bound.inspect_err(unanswered).ok()
+}
+
+/// Answers questions, until dropped.
+pub(super) async fn serve(state: Arc<State>, listener: UnixListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -286,7 +290,7 @@ pub(super) async fn serve(state: Arc<State>, folder: PathBuf) {
 
 /// Binds the socket, in place of the one that another run left behind: the folder's lock says
 /// that there is no other server.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path) -> io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -25,6 +25,10 @@ pub(super) struct HeadGuard {
     transport: Transport,
     patience: Patience,
     stage: Stage,
+    /// When patience ends.
+    due: Instant,
+    /// Set for then, or for earlier: to set it anew for each request would cost more than to look
+    /// again when it is over.
     deadline: Pin<Box<Sleep>>,
     requests: Arc<Requests>,
     /// A response is stuck half-way, and how long it may be.
@@ -61,6 +65,7 @@ impl HeadGuard {
             transport,
             patience,
             stage: Stage::Idle,
+            due: Instant::now() + patience.idle,
             deadline: Box::pin(sleep(patience.idle)),
             requests: requests.clone(),
             stuck: None,
@@ -74,21 +79,38 @@ impl HeadGuard {
 
     fn enter(&mut self, stage: Stage, patience: Duration) {
         self.stage = stage;
-        self.deadline.as_mut().reset(Instant::now() + patience);
+        self.due = Instant::now() + patience;
+        if self.due < self.deadline.deadline() {
+            self.deadline.as_mut().reset(self.due);
+        }
+    }
+
+    /// Ready when patience has ended.
+    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.deadline.as_mut().poll(context));
+            if self.deadline.deadline() >= self.due {
+                return Poll::Ready(());
+            }
+            self.deadline.as_mut().reset(self.due);
+        }
     }
 
     fn saw(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        if matches!(self.stage, Stage::Idle) {
-            self.enter(Stage::Head(Scanner::default()), self.patience.head);
-        }
-        if let Stage::Head(scanner) = &mut self.stage
-            && let Some(flaw) = scanner.scan(bytes)
-        {
+        let mut begun = Scanner::default();
+        let scanned = match &mut self.stage {
+            Stage::Idle => begun.scan(bytes),
+            Stage::Head(scanner) => scanner.scan(bytes),
+            Stage::Busy | Stage::Lingering => return,
+        };
+        if let Some(flaw) = scanned {
             *self.requests.flaw() = flaw;
             self.stage = Stage::Busy;
+        } else if let Stage::Idle = self.stage {
+            self.enter(Stage::Head(begun), self.patience.head);
         }
     }
 
@@ -140,7 +162,7 @@ impl AsyncRead for HeadGuard {
             return read;
         }
         if matches!(this.stage, Stage::Idle | Stage::Head(_)) {
-            ready!(this.deadline.as_mut().poll(context));
+            ready!(this.poll_due(context));
             return Poll::Ready(Err(this.give_up(context)));
         }
         Poll::Pending
@@ -191,7 +213,7 @@ impl AsyncWrite for HeadGuard {
             match Pin::new(&mut this.transport).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => return this.deadline.as_mut().poll(context).map(Ok),
+                Poll::Pending => return this.poll_due(context).map(Ok),
             }
         }
     }

@@ -27,6 +27,7 @@ mod log_metrics;
 mod memory;
 mod metrics;
 mod networks;
+mod place;
 mod proxies;
 mod publish;
 mod rate;
@@ -233,6 +234,14 @@ impl Server {
             configuration.begin().await;
         }
         let background = TaskTracker::new();
+        // Before anybody can be served, so that whoever was can also ask.
+        if let Some(listener) = state.settings.data_dir.as_deref().and_then(admin::listen) {
+            let (stop, state) = (state.stop.clone(), state.clone());
+            background.spawn(async move {
+                stop.run_until_cancelled(admin::serve(state, listener))
+                    .await
+            });
+        }
         for listener in listeners {
             background.spawn(accept(state.clone(), listener));
         }
@@ -243,11 +252,6 @@ impl Server {
         if let Some(configuration) = configuration {
             let stop = state.stop.clone();
             background.spawn(async move { stop.run_until_cancelled(configuration.watch()).await });
-        }
-        if let Some(folder) = state.settings.data_dir.clone() {
-            let (stop, state) = (state.stop.clone(), state.clone());
-            background
-                .spawn(async move { stop.run_until_cancelled(admin::serve(state, folder)).await });
         }
         if let Some(file) = state.settings.deny_file.clone() {
             // Until the last subscriber is gone.

@@ -15,7 +15,6 @@ use hookbot_broker::{Missing, Start, Subscription};
 use hookbot_log::{AppendError, ReadError};
 use hookbot_protocol::{Cursor, Filter, Message, Publication};
 use hookbot_routers::{Outcome, RouteError, Router};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -23,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, trace, warn};
 
 use super::State;
-use crate::state_file::StateFile;
+use super::place::{Place, file_name};
 
 /// The routers that can be exchanged while the server runs.
 pub struct Routing {
@@ -315,58 +314,6 @@ async fn publish(
                 error!(router = name, %from, %to, %error, "nothing is routed any more");
                 return false;
             }
-        }
-    }
-}
-
-/// What the place of a router is called that reads with this filter.
-fn file_name(name: &str, filter: &Filter) -> String {
-    let filter = utf8_percent_encode(filter.as_str(), NON_ALPHANUMERIC);
-    format!("router-{name}-{filter}")
-}
-
-/// How far a router has got, on disk if the log is.
-struct Place {
-    name: String,
-    file: Option<StateFile>,
-    kept: Option<Cursor>,
-}
-
-impl Place {
-    fn of(state: &State, name: String) -> Self {
-        let folder = state.settings.data_dir.as_deref();
-        Self {
-            file: folder.map(|folder| StateFile::new(&folder.join(&name))),
-            name,
-            kept: None,
-        }
-    }
-
-    /// Where it is, if it has ever been anywhere.
-    fn load(&mut self) -> anyhow::Result<Option<Cursor>> {
-        if self.kept.is_none() {
-            let text = self.file.as_ref().map(StateFile::load).transpose()?;
-            self.kept = text.flatten().map(|text| text.parse()).transpose()?;
-        }
-        Ok(self.kept)
-    }
-
-    /// Keeps a place that is not the one kept last.
-    async fn keep(&mut self, place: Option<Cursor>) {
-        if place.is_none() || self.kept == place {
-            return;
-        }
-        let (Some(file), Some(cursor)) = (&self.file, place) else {
-            self.kept = place;
-            return;
-        };
-        let file = file.clone();
-        let stored = spawn_blocking(move || file.store(&cursor.to_string()));
-        match stored.await {
-            Ok(Ok(())) => self.kept = place,
-            Ok(Err(error)) => warn!("a router's place is not kept: {error:#}"),
-            // The program ends.
-            Err(_) => {}
         }
     }
 }

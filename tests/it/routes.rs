@@ -1,7 +1,8 @@
 use std::fs;
 use std::path::Path;
 
-use hookbot_protocol::{Publication, Topic};
+use hookbot_protocol::{Headers, Publication, Topic};
+use hookbot_signatures::{Provider, Request, Scheme, Secret};
 
 use crate::metrics::{metrics, value};
 use crate::support::{Options, TestServer};
@@ -51,6 +52,66 @@ async fn one_hook_becomes_a_topic_a_branch() {
         let message = all.next().await;
         assert!(message.starts_with(&topic), "{message}");
     }
+}
+
+#[tokio::test]
+async fn only_what_a_source_has_verified_is_routed() {
+    let (folder, server) = with("").await;
+    let config = r#"
+        [[source]]
+        topic = "/unsafe/github.com/"
+        provider = "github"
+        secrets = ["a hook's secret"]
+        on_fail = "quarantine"
+
+        [[route]]
+        name = "branches"
+        from = "/unsafe/"
+        when = 'body.ref.startswith("refs/heads/")'
+        to = "github.com/repo/{{ body.repository.full_name }}/branch/{{ body.ref[11:] }}"
+        body = "{{ verified_by }} {{ body.n }}"
+    "#;
+    reload(&server, folder.path(), config).await;
+    let mut all = server.subscribe("/sub/github.com/").await;
+    let scheme = Scheme::from(Provider::Github);
+    let secrets = ["a hook's secret", "another's"].map(|own| Secret::new(own).unwrap());
+    for number in 0..200 {
+        let body = format!(
+            r#"{{"ref":"refs/heads/main","repository":{{"full_name":"acme/{}"}},"n":{number}}}"#,
+            number % 100
+        );
+        let request = Request {
+            method: "POST",
+            url: "",
+            headers: &Headers::default(),
+            body: body.as_bytes(),
+        };
+        // Every third is not GitHub's, or is nobody's.
+        let signed = match number % 3 {
+            0 => scheme.sign(&secrets[1], &request, 0).unwrap(),
+            1 => scheme.sign(&secrets[0], &request, 0).unwrap(),
+            _ => Vec::new(),
+        };
+        let signed: Vec<_> = signed
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let line = "POST /unsafe/pub/github.com/org/acme";
+        let reply = server.request(line, &signed, body.as_bytes()).await;
+        assert_eq!(reply.status, 200);
+    }
+    // Where no source is, nobody has verified anything.
+    let body = br#"{"ref":"refs/heads/main","repository":{"full_name":"acme/x"},"n":-1}"#;
+    server
+        .request("POST /unsafe/pub/elsewhere", &[], body)
+        .await;
+    for number in (0..200).filter(|number| number % 3 == 1) {
+        let topic = format!("github.com/repo/acme/{}/branch/main", number % 100);
+        assert_eq!(all.next().await, format!("{topic}\0github {number}"));
+    }
+    server.stop.cancel();
+    let last = all.receive().await.unwrap();
+    assert!(last.is_close(), "{last:?}");
 }
 
 #[tokio::test]
