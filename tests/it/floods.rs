@@ -174,7 +174,8 @@ async fn half_open_requests_by_the_thousand_keep_nobody_else_waiting() {
     assert!(each < 64 << 10, "{each} bytes each");
 }
 
-/// What a client declares is not what it has sent, and must not be what it takes.
+/// What a client declares is not what it has sent, and must not be what it takes: with room for a
+/// quarter of what is declared, these took 24 KiB more for each.
 #[tokio::test]
 async fn half_open_bodies_again_and_again_take_no_more_memory_than_once() {
     let _alone = ALONE.lock().await;
@@ -204,7 +205,7 @@ async fn half_open_bodies_again_and_again_take_no_more_memory_than_once() {
     let grown = after[5].saturating_sub(after[1]) / half_open as u64;
     println!("{half_open} half-open bodies, six times: {after:?} bytes");
     assert!(
-        grown < 24 << 10,
+        grown < 12 << 10,
         "{grown} bytes more for each, after four more times"
     );
 }
