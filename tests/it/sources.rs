@@ -408,6 +408,40 @@ async fn a_provider_that_asks_whether_anybody_is_there_is_answered_and_nobody_he
 }
 
 #[tokio::test]
+async fn a_subscription_of_amazon_s_is_answered_and_its_messages_are_believed() {
+    let data = |name: &str| {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/signatures/tests/data/");
+        std::fs::read(format!("{folder}{name}")).unwrap()
+    };
+    let certificate = SourceSecret::new("file:certificate", data("sns-certificate.pem")).unwrap();
+    let server = start(vec![Source {
+        secrets: vec![certificate],
+        ..promoted("/unsafe/sns", Provider::AwsSns, "sns")
+    }])
+    .await;
+    let mut safe = events(&server, "/sub/").await;
+    let line = "POST /unsafe/pub/sns";
+    for (body, status) in [
+        (data("sns-confirmation-2.json"), 200),
+        (b"{}".to_vec(), 401),
+        (data("sns-notification-2.json"), 200),
+    ] {
+        let reply = server.request(line, &[], &body).await;
+        assert_eq!(reply.status, status, "{}", reply.body);
+    }
+    let message = event(&mut safe).await;
+    assert_eq!(
+        (&message["topic"], &message["verified_by"]),
+        (&"sns".into(), &"aws-sns".into())
+    );
+    let body = message["body"].as_str().unwrap();
+    assert!(
+        body.contains("\"Notification\""),
+        "the confirmation is not published: {body}"
+    );
+}
+
+#[tokio::test]
 async fn a_url_that_is_signed_is_the_public_one_as_it_was_sent() {
     let server = start(vec![source("/unsafe/sms/", Provider::Twilio)]).await;
     let path = "/unsafe/pub/sms/a%20b?x=1&y=%2F&token=theirs";
