@@ -95,7 +95,7 @@ impl Gate {
         self.source.max_body.map_or(limit, |own| own.min(limit))
     }
 
-    /// Checks what can be checked before anything of the body is read.
+    /// Checks that messages from this client are taken.
     pub(super) fn admit(&self, client: Peer) -> Result<(), HttpError> {
         let is_known = |address| {
             self.source
@@ -104,9 +104,13 @@ impl Gate {
                 .is_none_or(|own| own.contains(address))
         };
         match client {
-            Peer::Ip(address) if !is_known(address.ip()) => return Err(HttpError::Address),
-            _ => {}
+            Peer::Ip(address) if !is_known(address.ip()) => Err(HttpError::Address),
+            _ => Ok(()),
         }
+    }
+
+    /// Counts a message.
+    pub(super) fn count(&self) -> Result<(), HttpError> {
         let Some(bucket) = &self.bucket else {
             return Ok(());
         };

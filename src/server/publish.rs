@@ -21,6 +21,7 @@ use super::gate::{Gate, Verdict};
 use super::handshake;
 use super::limits::Charge;
 use super::reply::{Reply, line};
+use super::rules::Rulebook;
 use super::service::{Asked, now};
 
 /// Where a message is in the log; only publishers with a token are told.
@@ -50,22 +51,22 @@ pub(super) async fn publish(
     } else {
         &state.bodies[..]
     };
-    book.count_topic(&topic)?;
     let gate = book.gate(&topic);
     if let Some(gate) = gate {
         gate.admit(peer)?;
         gate.check_type(&request.headers)?;
     }
-    let is_verified = gate.is_some_and(|gate| gate.verifies());
     if !trusted {
-        state
-            .strangers
-            .count_share(peer)
-            .map_err(HttpError::TooMany)?;
+        let share = state.strangers.count_share(peer);
+        share.map_err(HttpError::TooMany)?;
     }
-    // Whoever proves who they are is no stranger, and must not suffer from what strangers send.
-    if !trusted && !is_verified {
-        state.strangers.count().map_err(HttpError::TooMany)?;
+    // Whoever proves who they are is no stranger, and is counted once they have: else strangers
+    // could use up what is theirs.
+    if !gate.is_some_and(|gate| gate.verifies()) {
+        if !trusted {
+            state.strangers.count().map_err(HttpError::TooMany)?;
+        }
+        count(book, gate, &topic)?;
     }
     // Held until the log has the message.
     let mut charges: Vec<_> = budgets.iter().map(super::limits::Budget::open).collect();
@@ -88,36 +89,18 @@ pub(super) async fn publish(
         format,
         ..Publication::new(topic, body)
     };
-    let (mut publication, mut trusted_now, mut window) =
-        (publication, trusted, state.settings.deduplicate);
-    if let Some(gate) = gate {
-        let url = handshake::url(state, request);
-        let (judged, verdict) = judge(gate.clone(), publication, url).await;
-        publication = judged;
-        match verdict {
-            Ok(Verdict::Verified) => trusted_now = true,
-            Ok(Verdict::Unverified) => {}
-            Ok(Verdict::Quarantined) => {
-                trusted_now = false;
-                state.strangers.count().map_err(HttpError::TooMany)?;
-            }
-            Ok(Verdict::Answered(answer)) => {
-                return Ok((handshake::reply(gate, answer), size));
-            }
-            Err(error) => {
-                if let HttpError::Signature(_) = error {
-                    // A wrong signature is a guess like a wrong token.
-                    let counted = state.failures.count(peer);
-                    counted.map_err(HttpError::TooManyFailures)?;
-                }
-                return Err(error);
-            }
-        }
-        window = gate.source.deduplicate.or(window);
-    }
+    let (publication, vouched) = match gate {
+        None => (publication, trusted),
+        Some(gate) => match examine(asked, gate, request, publication, trusted).await? {
+            Examined::Publish(publication, vouched) => (publication, vouched),
+            Examined::Answer(reply) => return Ok((reply, size)),
+        },
+    };
+    let window = gate.and_then(|gate| gate.source.deduplicate);
+    let window = window.or(state.settings.deduplicate);
     let publish = async {
         // What nobody has vouched for may be a forgery of what is still to come.
-        match window.filter(|_| trusted_now) {
+        match window.filter(|_| vouched) {
             Some(window) => state.broker.publish_once(publication, window).await,
             None => state.broker.publish(publication).await,
         }
@@ -127,7 +110,7 @@ pub(super) async fn publish(
         cursor,
         is_duplicate,
     } = appended.map_err(|_| HttpError::Busy)??;
-    state.metrics.published(trusted_now, is_duplicate, size);
+    state.metrics.published(vouched, is_duplicate, size);
 
     let fixed = gate.and_then(|gate| gate.source.reply.as_ref());
     let mut reply = match fixed {
@@ -138,6 +121,52 @@ pub(super) async fn publish(
         reply.headers_mut().insert(HOOKBOT_CURSOR, cursor);
     }
     Ok((reply, size))
+}
+
+/// What a source makes of a message.
+enum Examined {
+    /// It is published as it is now; whether anybody has vouched for it.
+    Publish(Publication, bool),
+    /// It is not published, but answered.
+    Answer(Reply),
+}
+
+/// Has a source look at a message.
+async fn examine(
+    asked: Asked<'_>,
+    gate: &Arc<Gate>,
+    request: &Parts,
+    publication: Publication,
+    trusted: bool,
+) -> Result<Examined, HttpError> {
+    let Asked { state, book, .. } = asked;
+    let url = handshake::url(state, request);
+    let (publication, verdict) = judge(gate.clone(), publication, url).await;
+    match verdict {
+        Ok(Verdict::Verified) => {
+            count(book, Some(gate), &publication.topic)?;
+            Ok(Examined::Publish(publication, true))
+        }
+        Ok(Verdict::Unverified) => Ok(Examined::Publish(publication, trusted)),
+        Ok(Verdict::Quarantined) => {
+            state.strangers.count().map_err(HttpError::TooMany)?;
+            Ok(Examined::Publish(publication, false))
+        }
+        Ok(Verdict::Answered(answer)) => Ok(Examined::Answer(handshake::reply(gate, answer))),
+        Err(error @ HttpError::Signature(_)) => {
+            // A wrong signature is a guess like a wrong token.
+            let counted = state.failures.count(asked.peer);
+            counted.map_err(HttpError::TooManyFailures)?;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Counts a message that is to be published.
+fn count(book: &Rulebook, gate: Option<&Arc<Gate>>, topic: &Topic) -> Result<(), HttpError> {
+    book.count_topic(topic)?;
+    gate.map_or(Ok(()), |gate| gate.count())
 }
 
 /// Has a source verify a message; a large body elsewhere, where nobody waits for it.

@@ -1,3 +1,4 @@
+use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -302,6 +303,28 @@ async fn a_source_takes_what_it_says_and_says_what_it_takes() {
         let reply = server.request("POST /unsafe/pub/c/x", &[], b"").await;
         assert_eq!(reply.status, status);
         assert_eq!(reply.header("retry-after").is_some(), status == 429);
+    }
+}
+
+#[tokio::test]
+async fn forgeries_use_up_nothing_that_is_the_provider_s() {
+    let server = TestServer::start_with(Options::settings(|settings: &mut Settings| {
+        settings.rules = rules(vec![Source {
+            rate: Some("2/h".parse().unwrap()),
+            ..source("/unsafe/gh/", Provider::Github)
+        }]);
+        settings.rules.topic_rate = Some("2/h".parse().unwrap());
+        settings.unsafe_rate = NonZeroU32::MIN;
+        settings.unsafe_share = NonZeroU32::new(1_000);
+    }))
+    .await;
+    let path = "/unsafe/pub/gh/a";
+    let post = |secret| post(&server, Provider::Github, path, secret, &[], b"{}");
+    for _ in 0..5 {
+        assert_eq!(post("guess").await.status, 401);
+    }
+    for status in [200, 200, 429] {
+        assert_eq!(post(SECRET).await.status, status);
     }
 }
 
