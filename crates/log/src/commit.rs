@@ -14,7 +14,8 @@ use std::time::{Instant, SystemTime};
 
 use hookbot_protocol::{Cursor, Offset};
 
-use crate::batch::{Batch, Pending, Publisher, Request};
+use crate::answer::tell;
+use crate::batch::{Batch, Pending, Request};
 use crate::disk::{self, Disk, File};
 use crate::index::Growing;
 use crate::queue::{Queue, Work};
@@ -80,10 +81,8 @@ impl Writer {
             return;
         }
         if self.store.has_failed() {
-            for request in requests {
-                answer(request.publisher, Err(AppendError::Failed));
-            }
-            return;
+            let publishers = requests.into_iter().map(|request| request.publisher);
+            return tell(publishers.map(|publisher| (publisher, Err(AppendError::Failed))));
         }
         let start = Instant::now();
         let now = record::micros(SystemTime::now());
@@ -96,9 +95,8 @@ impl Writer {
             }
             Err(error) => {
                 self.store.counters.failed();
-                for publisher in batch.into_publishers() {
-                    answer(publisher, Err(error));
-                }
+                let publishers = batch.into_publishers();
+                tell(publishers.map(|publisher| (publisher, Err(error))));
             }
         }
     }
@@ -225,13 +223,14 @@ impl Writer {
             let messages = pending.iter().map(|pending| pending.message.clone());
             self.store.publish(messages);
         }
-        for pending in pending {
+        let appended = pending.into_iter().map(|pending| {
             let offset = pending.message.offset;
-            answer(pending.publisher, Ok(self.appended(offset, false)));
-        }
-        for (publisher, offset) in repeats {
-            answer(publisher, Ok(self.appended(offset, true)));
-        }
+            (pending.publisher, Ok(self.appended(offset, false)))
+        });
+        let repeated = repeats
+            .into_iter()
+            .map(|(publisher, offset)| (publisher, Ok(self.appended(offset, true))));
+        tell(appended.chain(repeated));
     }
 
     /// Whether the segment has to be closed before so much is written.
@@ -372,11 +371,6 @@ pub(crate) fn begin(disk: &dyn Disk, header: &Header, seed: u32) -> Result<Arc<d
     file.sync().map_err(Failure::Sync)?;
     disk.sync().map_err(Failure::Sync)?;
     Ok(file)
-}
-
-fn answer(publisher: Publisher, answer: Result<Appended, AppendError>) {
-    // One that has gone away does not want to know.
-    let _ = publisher.send(answer);
 }
 
 /// The most records in a segment, because their index is in memory while it grows.

@@ -161,7 +161,8 @@ impl DiskLog {
         };
         self.queue.push(request)?;
         // The writer answers everything it takes, unless it panics.
-        answer.await.unwrap_or(Err(AppendError::Failed))
+        let answer = answer.await.map(|answer| answer.outcome);
+        answer.unwrap_or(Err(AppendError::Failed))
     }
 
     /// Looks for a delivery in the closed segments, where the writer would have to wait for the
