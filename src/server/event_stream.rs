@@ -72,7 +72,8 @@ impl EventStream {
                 return Poll::Ready(Some(message.server_sent(self.epoch)));
             }
             Poll::Ready(Err(missing)) => {
-                let Subscriber { peer, path, .. } = &self.subscriber;
+                let Subscriber { peer, seat, .. } = &self.subscriber;
+                let path = seat.path();
                 warn!(%peer, ?path, %missing, "a subscriber misses messages");
                 self.state.metrics.gaps.inc();
                 let gap =
@@ -100,7 +101,8 @@ impl EventStream {
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        let Subscriber { peer, path, .. } = &self.subscriber;
+        let Subscriber { peer, seat, .. } = &self.subscriber;
+        let path = seat.path();
         let (delivered, seconds) = (self.delivered, self.began.elapsed().as_secs_f32());
         info!(target: "hookbot::request", %peer, ?path, delivered, seconds, "event stream ended");
     }

@@ -27,7 +27,6 @@ pub(super) struct Occupant {
     pub(super) path: Path,
     /// Where it is, if it is on the network.
     pub(super) address: Option<IpAddr>,
-    fingerprint: Fingerprint,
     is_dismissed: AtomicBool,
     waker: AtomicWaker,
 }
@@ -60,7 +59,6 @@ impl Roster {
             token: token.clone(),
             path: path.clone(),
             address,
-            fingerprint,
             is_dismissed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
@@ -113,6 +111,11 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// The path that was subscribed to.
+    pub(super) fn path(&self) -> &str {
+        self.occupant.path.as_str()
+    }
+
     /// Ready once it has to be left. Only the last one to poll is woken.
     pub(super) fn poll_dismissed(&self, context: &mut Context<'_>) -> Poll<()> {
         self.occupant.waker.register(context.waker());
@@ -125,7 +128,8 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let fingerprint = self.occupant.fingerprint;
+        // Not kept: there are many seats, and each is left once.
+        let fingerprint = self.occupant.token.fingerprint();
         let mut inner = self.roster.inner();
         inner.seats.remove(&self.number);
         if let Some(by_token) = inner.by_token.get_mut(&fingerprint) {

@@ -131,7 +131,6 @@ pub(super) async fn subscribe(
         }),
         subscription,
         form,
-        path: path.as_str().into(),
         peer,
         skips_gaps: wish.skips_gaps,
         expires: access.grant.and_then(|grant| grant.expires),

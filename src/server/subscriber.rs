@@ -24,7 +24,6 @@ pub(super) struct Subscriber {
     pub(super) form: Form,
     /// What it asked for and does not get.
     pub(super) gap: Option<Box<GapNotice>>,
-    pub(super) path: Box<str>,
     pub(super) peer: Peer,
     pub(super) skips_gaps: bool,
     /// When its token ends, in seconds since 1970.
@@ -125,7 +124,8 @@ impl Subscriber {
         if (code, reason) != SILENT {
             socket.close(code, reason).await;
         }
-        let Self { peer, path, .. } = self;
+        let Self { peer, seat, .. } = self;
+        let path = seat.path();
         let (delivered, seconds) = (line.delivered, began.elapsed().as_secs_f32());
         info!(target: "hookbot::request", %peer, ?path, delivered, seconds, reason, "subscriber gone");
     }
@@ -259,7 +259,8 @@ impl Subscriber {
                     socket.queue(Outgoing::Message { message, form });
                 }
                 Poll::Ready(Err(missing)) => {
-                    let Self { peer, path, .. } = self;
+                    let Self { peer, seat, .. } = self;
+                    let path = seat.path();
                     warn!(%peer, ?path, %missing, "a subscriber misses messages");
                     metrics.gaps.inc();
                     match (form, &missing) {
