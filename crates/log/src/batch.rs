@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookbot_protocol::{Message, Offset, Publication};
+use tokio::sync::oneshot;
 
-use crate::answer::Publisher;
 use crate::record;
 use crate::segment::{Space, hash_delivery};
 use crate::store::Store;
+use crate::{AppendError, Appended};
 
 /// A publication on its way into the log.
 pub(crate) struct Request {
@@ -19,6 +20,9 @@ pub(crate) struct Request {
     pub(crate) deduplicate: Option<Deduplicate>,
     pub(crate) publisher: Publisher,
 }
+
+/// Who waits for the answer.
+pub(crate) type Publisher = oneshot::Sender<Result<Appended, AppendError>>;
 
 /// What is known of earlier deliveries.
 #[derive(Debug, Clone, Copy)]

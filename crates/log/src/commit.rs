@@ -14,8 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use hookbot_protocol::{Cursor, Offset};
 
-use crate::answer::tell;
-use crate::batch::{Batch, Pending, Request};
+use crate::batch::{Batch, Pending, Publisher, Request};
 use crate::disk::{self, Disk, File};
 use crate::index::Growing;
 use crate::queue::{Queue, Work};
@@ -81,8 +80,10 @@ impl Writer {
             return;
         }
         if self.store.has_failed() {
-            let publishers = requests.into_iter().map(|request| request.publisher);
-            return tell(publishers.map(|publisher| (publisher, Err(AppendError::Failed))));
+            for request in requests {
+                answer(request.publisher, Err(AppendError::Failed));
+            }
+            return;
         }
         let start = Instant::now();
         let now = record::micros(SystemTime::now());
@@ -95,8 +96,9 @@ impl Writer {
             }
             Err(error) => {
                 self.store.counters.failed();
-                let publishers = batch.into_publishers();
-                tell(publishers.map(|publisher| (publisher, Err(error))));
+                for publisher in batch.into_publishers() {
+                    answer(publisher, Err(error));
+                }
             }
         }
     }
@@ -223,14 +225,13 @@ impl Writer {
             let messages = pending.iter().map(|pending| pending.message.clone());
             self.store.publish(messages);
         }
-        let appended = pending.into_iter().map(|pending| {
+        for pending in pending {
             let offset = pending.message.offset;
-            (pending.publisher, Ok(self.appended(offset, false)))
-        });
-        let repeated = repeats
-            .into_iter()
-            .map(|(publisher, offset)| (publisher, Ok(self.appended(offset, true))));
-        tell(appended.chain(repeated));
+            answer(pending.publisher, Ok(self.appended(offset, false)));
+        }
+        for (publisher, offset) in repeats {
+            answer(publisher, Ok(self.appended(offset, true)));
+        }
     }
 
     /// Whether the segment has to be closed before so much is written.
@@ -371,6 +372,11 @@ pub(crate) fn begin(disk: &dyn Disk, header: &Header, seed: u32) -> Result<Arc<d
     file.sync().map_err(Failure::Sync)?;
     disk.sync().map_err(Failure::Sync)?;
     Ok(file)
+}
+
+fn answer(publisher: Publisher, answer: Result<Appended, AppendError>) {
+    // One that has gone away does not want to know.
+    let _ = publisher.send(answer);
 }
 
 /// The most records in a segment, because their index is in memory while it grows.

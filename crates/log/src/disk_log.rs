@@ -161,8 +161,7 @@ impl DiskLog {
         };
         self.queue.push(request)?;
         // The writer answers everything it takes, unless it panics.
-        let answer = answer.await.map(|answer| answer.outcome);
-        answer.unwrap_or(Err(AppendError::Failed))
+        answer.await.unwrap_or(Err(AppendError::Failed))
     }
 
     /// Looks for a delivery in the closed segments, where the writer would have to wait for the

@@ -8,7 +8,6 @@
 //! out takes them from [`Log::tail`], never from the hand of the publisher, because only the
 //! tail's order is the order of the offsets.
 
-mod answer;
 mod batch;
 mod blocks;
 mod bloom;
