@@ -1,6 +1,6 @@
 //! `hookbot serve`: the broker.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -47,6 +47,11 @@ pub(super) struct ServeArgs {
     /// Accept the Go program's HMAC-SHA1 tokens, too.
     #[arg(long)]
     accept_sha1: bool,
+
+    /// How many threads serve; by default as many as there are cores. With fewer, each request
+    /// takes less of the processor, and fewer are served at once.
+    #[arg(long, env = "HOOKBOT_THREADS", value_name = "N")]
+    threads: Option<NonZeroUsize>,
 
     /// A file with routes, and with what flags do not say. Read again when it changes, or on
     /// SIGHUP.
@@ -147,9 +152,11 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
     settings.deny_file = tokens.deny_file;
     settings.unsafe_share = limits.unsafe_rate_per_address;
     settings.max_memory = limits.max_memory.map(|size| size.as_u64());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = args.threads {
+        runtime.worker_threads(threads.get());
+    }
+    let runtime = runtime.enable_all().build();
     runtime.context("cannot start")?.block_on(async {
         // Before anybody can know that it listens, so that no signal is missed.
         let signals = Signals::new()?;
