@@ -9,7 +9,7 @@ use hookbot_protocol::{Key, Scope};
 use percent_encoding::percent_decode_str;
 use tokio::task::JoinSet;
 
-use crate::support::{Options, TestServer, key};
+use crate::support::{Options, RESERVED, TestServer, key};
 
 /// The path that a spelling means to somebody who publishes; `None` where it means none.
 fn meaning(raw: &str) -> Option<String> {
@@ -243,23 +243,3 @@ const SPELLINGS: [&str; 58] = [
 
 /// What only the broker publishes to, below `/unsafe/`.
 const OWN: [&str; 3] = ["smee", "quarantine", "parked"];
-
-const RESERVED: [&str; 17] = [
-    "pub",
-    "sub",
-    "unsafe",
-    "call",
-    "answer",
-    "smee",
-    "new",
-    "ws",
-    "webhook",
-    "internal",
-    "traefik-config",
-    "ui",
-    "status",
-    "healthz",
-    "readyz",
-    "version",
-    "metrics",
-];

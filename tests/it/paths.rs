@@ -1,4 +1,4 @@
-use crate::support::{TestServer, token};
+use crate::support::{RESERVED, TestServer, token};
 
 /// Spellings that other readers could take for another path, each with what it must come to.
 const SPELLINGS: [(&str, u16); 36] = [
@@ -64,25 +64,7 @@ async fn the_server_s_own_names_are_no_topics() {
     let server = TestServer::start().await;
     let bearer = format!("Bearer {}", token("/"));
     let auth = [("Authorization", bearer.as_str())];
-    for name in [
-        "pub",
-        "sub",
-        "unsafe",
-        "call",
-        "answer",
-        "smee",
-        "new",
-        "ws",
-        "webhook",
-        "internal",
-        "traefik-config",
-        "ui",
-        "status",
-        "healthz",
-        "readyz",
-        "version",
-        "metrics",
-    ] {
+    for name in RESERVED {
         let reply = server
             .request(&format!("POST /pub/{name}/x"), &auth, b"")
             .await;

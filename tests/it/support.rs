@@ -28,6 +28,27 @@ pub(crate) const UNSAFE_IS_OK: (&str, &str) = (
     "I understand the security implications",
 );
 
+/// First segments that no topic may have, as the protocol lists them.
+pub(crate) const RESERVED: [&str; 17] = [
+    "pub",
+    "sub",
+    "unsafe",
+    "call",
+    "answer",
+    "smee",
+    "new",
+    "ws",
+    "webhook",
+    "internal",
+    "traefik-config",
+    "ui",
+    "status",
+    "healthz",
+    "readyz",
+    "version",
+    "metrics",
+];
+
 pub(crate) fn key() -> Key {
     Key::new(b"a key for tests alone").unwrap()
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use hookbot_protocol::{Filter, Offset};
 
@@ -33,16 +33,9 @@ pub(crate) trait Index {
 
     /// The first record whose offset is `from` or more.
     fn number(&self, from: Offset) -> io::Result<u32> {
-        let (mut low, mut high) = (0, self.count());
-        while low < high {
-            let middle = low.midpoint(high);
-            if self.offset(middle)? < from {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low)
+        let count = self.count().into();
+        first_not(0..count, |number| Ok(self.offset(number as u32)? < from))
+            .map(|number| number as u32)
     }
 
     /// At most `most` records from `from` on that `filter` may match.
@@ -225,6 +218,23 @@ impl Index for Growing {
     fn delivery(&self, hash: u64) -> io::Result<Option<u32>> {
         Ok(self.deliveries.get(&hash).copied())
     }
+}
+
+/// The first of a range that is not before what is looked for; all that are come first.
+pub(crate) fn first_not(
+    Range { start, end }: Range<u64>,
+    mut is_before: impl FnMut(u64) -> io::Result<bool>,
+) -> io::Result<u64> {
+    let (mut low, mut high) = (start, end);
+    while low < high {
+        let middle = low.midpoint(high);
+        if is_before(middle)? {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
 }
 
 /// Whether the filter matches everything in its lane.

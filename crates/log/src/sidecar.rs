@@ -4,7 +4,6 @@
 //! another segment's is simply replaced. Whoever looks something up reads the few blocks of it
 //! that say so.
 
-use std::cmp::Ordering;
 use std::io::{self, ErrorKind};
 
 use crc32c::crc32c_append;
@@ -13,7 +12,7 @@ use hookbot_protocol::{Filter, Offset};
 use crate::blocks::{self, BLOCK, Blocks, Section};
 use crate::bloom::{self, Bloom};
 use crate::disk::{Disk, read_exact};
-use crate::index::{DENSE, Growing, Index};
+use crate::index::{DENSE, Growing, Index, first_not};
 use crate::meta::Meta;
 use crate::record::{read_u32, read_u64};
 use crate::segment::{Extent, Place, hash_topic};
@@ -115,19 +114,13 @@ impl<'a> Frozen<'a> {
     /// Where the postings begin of the first topic that is not less than `text`.
     fn first_posting(&self, text: &[u8]) -> io::Result<u32> {
         let section = self.summary.sections.topics;
-        let (mut low, mut high) = (0, section.blocks());
-        while low < high {
-            let middle = low.midpoint(high);
-            let block = self.blocks.block(section, middle)?;
+        let next = first_not(0..section.blocks(), |block| {
+            let block = self.blocks.block(section, block)?;
             let first = topics(&block).next().ok_or(ErrorKind::InvalidData)?;
-            if first.0 < text {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
+            Ok(first.0 < text)
+        })?;
         // The last block that begins before it may have it, and if not, then the next one.
-        for block in low.saturating_sub(1)..(low + 1).min(section.blocks()) {
+        for block in next.saturating_sub(1)..(next + 1).min(section.blocks()) {
             let block = self.blocks.block(section, block)?;
             if let Some((_, posting)) = topics(&block).find(|(topic, _)| *topic >= text) {
                 return Ok(posting);
@@ -168,15 +161,8 @@ impl Index for Frozen<'_> {
             return Err(ErrorKind::InvalidData.into());
         }
         if let Filter::Topic(_) = filter {
-            let (mut first, mut end) = (low, high);
-            while first < end {
-                let middle = first.midpoint(end);
-                if self.posting(middle)? < start {
-                    first = middle + 1;
-                } else {
-                    end = middle;
-                }
-            }
+            let own = u64::from(low)..u64::from(high);
+            let first = first_not(own, |at| Ok(self.posting(at as u32)? < start))? as u32;
             let last = high.min(first.saturating_add(most as u32 + 1));
             let numbers = (first..last).map(|at| self.posting(at));
             return numbers.collect::<io::Result<_>>().map(Some);
@@ -193,17 +179,16 @@ impl Index for Frozen<'_> {
 
     fn delivery(&self, hash: u64) -> io::Result<Option<u32>> {
         let section = self.summary.sections.deliveries;
-        let (mut low, mut high) = (0, section.length / DELIVERY);
-        while low < high {
-            let middle = low.midpoint(high);
-            let entry: [u8; DELIVERY as usize] = self.blocks.get(section, middle * DELIVERY)?;
-            match read_u64(&entry, 0).cmp(&hash) {
-                Ordering::Less => low = middle + 1,
-                Ordering::Equal => return Ok(Some(read_u32(&entry, 8))),
-                Ordering::Greater => high = middle,
-            }
+        let entry = |at: u64| -> io::Result<[u8; DELIVERY as usize]> {
+            self.blocks.get(section, at * DELIVERY)
+        };
+        let count = section.length / DELIVERY;
+        let at = first_not(0..count, |at| Ok(read_u64(&entry(at)?, 0) < hash))?;
+        if at == count {
+            return Ok(None);
         }
-        Ok(None)
+        let found = entry(at)?;
+        Ok((read_u64(&found, 0) == hash).then(|| read_u32(&found, 8)))
     }
 }
 
