@@ -1,0 +1,1 @@
+//! What a provider has sent lately, asked of its API.

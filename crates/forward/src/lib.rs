@@ -1,0 +1,1 @@
+//! Delivers messages to HTTP targets, until they take them.
