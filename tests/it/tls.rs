@@ -227,3 +227,21 @@ fn files_that_cannot_be_used_are_named() {
     };
     assert!(load(no_certificate).contains("certificate"));
 }
+
+#[tokio::test]
+async fn who_comes_when_there_is_no_place_is_closed_before_the_handshake() {
+    let authority = Authority::new();
+    let files = authority.install(authority.issue(1));
+    let server = TestServer::start_with(Options::settings(move |settings| {
+        settings.tls = Some(files);
+        settings.max_connections = 1;
+    }))
+    .await;
+    let connector = authority.connector(None);
+    let only = connect(&server, &connector).await.unwrap();
+    // It says nothing, and has not to be waited for.
+    assert_eq!(read_to_end(&mut server.connect().await).await, "");
+    assert!(status(&server, &connector).await.is_err());
+    drop(only);
+    while status(&server, &connector).await.is_err() {}
+}
