@@ -57,7 +57,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
 use hookbot_protocol::{DenyList, Token};
-use hookbot_routers::Router;
+use hookbot_routers::{Bodies, Router};
 use hookbot_signatures::Scheme;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -124,6 +124,8 @@ struct State {
     last_call: CancellationToken,
     /// No more subscribers.
     close: CancellationToken,
+    /// What rules have parsed lately.
+    parsed: Bodies,
     /// What is asked and not answered yet.
     requests: TaskTracker,
     routing: TaskTracker,
@@ -163,6 +165,7 @@ impl Server {
                 settings.max_connections,
                 settings.max_connections_per_address,
             )),
+            parsed: Bodies::default(),
             stop: CancellationToken::new(),
             last_call: CancellationToken::new(),
             close: CancellationToken::new(),
