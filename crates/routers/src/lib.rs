@@ -33,6 +33,7 @@ mod signature;
 mod absent;
 mod bodies;
 mod cycle;
+mod draft;
 mod faults;
 mod hops;
 mod json;
@@ -51,3 +52,10 @@ pub use route::{Fault, Part, Preset, Route};
 pub use router::{RouteError, Router};
 pub use rule::Rule;
 pub use view::NAMES;
+
+#[cfg(test)]
+mod tests {
+    mod conditions;
+    mod payloads;
+    pub(crate) mod samples;
+}
