@@ -29,6 +29,7 @@ mod revocation;
 mod rotation;
 mod routes;
 mod routing;
+mod save;
 mod security;
 mod shutdown;
 mod slow_clients;

@@ -7,3 +7,5 @@ pub mod script;
 
 pub use message::Message;
 pub use save::{SaveError, Saver};
+pub use saved::{Saved, SavedError};
+pub use script::{ScriptOptions, Tool};
