@@ -47,7 +47,10 @@ fn receive(stream: &TcpStream) -> Request {
             break;
         }
         let colon = header.iter().position(|byte| *byte == b':').unwrap();
-        headers.push((header[..colon].to_vec(), header[colon + 1..].trim_ascii().to_vec()));
+        headers.push((
+            header[..colon].to_vec(),
+            header[colon + 1..].trim_ascii().to_vec(),
+        ));
     }
     let length = headers
         .iter()
