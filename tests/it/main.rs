@@ -15,6 +15,7 @@ mod event_streams;
 mod events;
 mod fan_out;
 mod floods;
+mod foreign_channels;
 mod isolation;
 mod limits;
 mod listening;
