@@ -99,9 +99,7 @@ impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Repository { owner, name } => write!(f, "{owner}/{name}"),
-            Self::Organisation(name) | Self::Project(name) | Self::Group(name) => {
-                f.write_str(name)
-            }
+            Self::Organisation(name) | Self::Project(name) | Self::Group(name) => f.write_str(name),
             Self::App => f.write_str("the app"),
         }
     }
@@ -112,7 +110,11 @@ fn segment(text: &str) -> impl fmt::Display {
     utf8_percent_encode(text, SEGMENT)
 }
 
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 
 #[cfg(test)]
 mod tests {
@@ -124,20 +126,40 @@ mod tests {
         let organisation = Account::on_github("acme").unwrap();
         let project = Account::Project("acme/web/site".into());
         for (account, hooks, deliveries) in [
-            (repository, "/repos/acme/site/hooks", "/repos/acme/site/hooks/7/deliveries"),
-            (organisation, "/orgs/acme/hooks", "/orgs/acme/hooks/7/deliveries"),
+            (
+                repository,
+                "/repos/acme/site/hooks",
+                "/repos/acme/site/hooks/7/deliveries",
+            ),
+            (
+                organisation,
+                "/orgs/acme/hooks",
+                "/orgs/acme/hooks/7/deliveries",
+            ),
             (Account::App, "/app/hook/config", "/app/hook/deliveries"),
             (
                 project,
                 "/projects/acme%2Fweb%2Fsite/hooks",
                 "/projects/acme%2Fweb%2Fsite/hooks/7/events",
             ),
-            (Account::Group("42".into()), "/groups/42/hooks", "/groups/42/hooks/7/events"),
+            (
+                Account::Group("42".into()),
+                "/groups/42/hooks",
+                "/groups/42/hooks/7/events",
+            ),
         ] {
             assert_eq!(account.hooks(), hooks);
             assert_eq!(account.deliveries(Some(7)), deliveries);
         }
-        for wrong in ["", "/", "acme/", "/site", "a/b/c", "a b", "https://github.com/a/b"] {
+        for wrong in [
+            "",
+            "/",
+            "acme/",
+            "/site",
+            "a/b/c",
+            "a b",
+            "https://github.com/a/b",
+        ] {
             assert_eq!(Account::on_github(wrong), None, "{wrong:?}");
         }
     }

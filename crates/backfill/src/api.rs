@@ -43,7 +43,7 @@ pub enum Credential {
     /// With a token: on GitHub one that may read webhooks, on GitLab one with the scope `api`.
     Token(String),
     /// As a GitHub App.
-    App(AppKey),
+    App(Box<AppKey>),
 }
 
 /// A pause before a request, and what for.
@@ -60,7 +60,11 @@ pub struct Wait {
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.pause.as_secs();
-        write!(f, "{}: {}; waiting for {seconds} s", self.provider, self.reason)
+        write!(
+            f,
+            "{}: {}; waiting for {seconds} s",
+            self.provider, self.reason
+        )
     }
 }
 
@@ -80,13 +84,16 @@ impl Api {
         }
         let authority = parsed.authority().map_or("", |own| own.as_str());
         if authority.is_empty() || authority.contains('@') {
-            return Err(bad("it names no host, or a user; tokens are given otherwise"));
+            return Err(bad(
+                "it names no host, or a user; tokens are given otherwise",
+            ));
         }
         if parsed.query().is_some() {
             return Err(bad("it has a query"));
         }
         if let Credential::Token(token) = &credential {
-            let is_sendable = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+            let is_sendable =
+                !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
             is_sendable.then_some(()).ok_or(Error::Token)?;
         }
         Ok(Self {
@@ -169,11 +176,14 @@ impl Api {
                         }
                         Verdict::Wait(asked) => {
                             // Without a word about how long, at least a minute, and longer each time.
-                            let pause = asked.unwrap_or(UNKNOWN_LIMIT * 2_u32.pow(limits));
+                            let pause = asked.unwrap_or_else(|| UNKNOWN_LIMIT * 2_u32.pow(limits));
                             limits += 1;
                             if pause > MAX_WAIT || limits > MAX_LIMITS {
                                 let provider = self.provider;
-                                return Err(Error::Limited { provider, wait: pause });
+                                return Err(Error::Limited {
+                                    provider,
+                                    wait: pause,
+                                });
                             }
                             let reason = format!("no more requests for now ({status})");
                             self.pause(pause, reason).await;
@@ -206,7 +216,11 @@ impl Api {
 
     async fn pause(&self, pause: Duration, reason: String) {
         let provider = self.provider;
-        (self.tell)(&Wait { provider, pause, reason });
+        (self.tell)(&Wait {
+            provider,
+            pause,
+            reason,
+        });
         sleep(pause).await;
     }
 
@@ -218,7 +232,11 @@ impl Api {
         };
         let reason = "the limit of requests is used up".to_owned();
         let provider = self.provider;
-        (self.tell)(&Wait { provider, pause, reason });
+        (self.tell)(&Wait {
+            provider,
+            pause,
+            reason,
+        });
         self.not_before = Some(Instant::now() + pause);
     }
 
@@ -233,7 +251,9 @@ impl Api {
         let unfit = |_| Error::Url("it can't be sent".to_owned());
         let mut request = Request::new(Full::default());
         *request.method_mut() = method.clone();
-        *request.uri_mut() = path.parse().map_err(|_| Error::Url(format!("{path:?} is no path")))?;
+        *request.uri_mut() = path
+            .parse()
+            .map_err(|_| Error::Url(format!("{path:?} is no path")))?;
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::try_from(&self.authority).map_err(unfit)?);
         headers.insert(AUTHORIZATION, bearer);
@@ -243,7 +263,10 @@ impl Api {
         }
         match self.provider {
             Provider::Github => {
-                headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
+                headers.insert(
+                    ACCEPT,
+                    HeaderValue::from_static("application/vnd.github+json"),
+                );
                 headers.insert(GITHUB_VERSION, HeaderValue::from_static("2022-11-28"));
             }
             Provider::Gitlab => {
@@ -278,7 +301,9 @@ impl Api {
             return String::new();
         }
         let text = match serde_json::from_slice(body) {
-            Ok(Body { message: serde_json::Value::String(text) }) => text,
+            Ok(Body {
+                message: serde_json::Value::String(text),
+            }) => text,
             Ok(Body { message }) => message.to_string(),
             Err(_) => String::new(),
         };
@@ -287,7 +312,8 @@ impl Api {
 
     /// What somebody else wrote, in one line and without our token.
     fn mask(&self, text: &str) -> String {
-        text.replace(char::is_control, " ").replace(&self.token, "***")
+        text.replace(char::is_control, " ")
+            .replace(&self.token, "***")
     }
 }
 

@@ -65,7 +65,10 @@ impl Delivery {
         }
         // The lists are not quite in order where attempts took their time.
         deliveries.sort_by_key(|(at, _)| *at);
-        deliveries.into_iter().map(|(_, delivery)| delivery).collect()
+        deliveries
+            .into_iter()
+            .map(|(_, delivery)| delivery)
+            .collect()
     }
 
     fn first(&self) -> &Attempt {

@@ -96,7 +96,10 @@ pub(crate) struct Hook {
 impl Hook {
     /// What it is sent, as its settings have it: `push_events` and the like.
     pub(crate) fn events(&self) -> Vec<String> {
-        let set = self.rest.iter().filter(|(_, value)| **value == Value::Bool(true));
+        let set = self
+            .rest
+            .iter()
+            .filter(|(_, value)| **value == Value::Bool(true));
         let names = set.filter_map(|(name, _)| name.strip_suffix("_events"));
         names.map(str::to_owned).collect()
     }

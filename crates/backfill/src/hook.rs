@@ -126,15 +126,20 @@ impl Hook {
             Provider::Gitlab => gitlab::PER_PAGE,
         };
         let mut pages = Pages::new(self.account.deliveries(self.id), per_page);
-        let (mut seen, mut attempts) = (HashSet::new(), Vec::new());
+        let (mut seen, mut attempts) = (HashSet::new(), Vec::<Attempt>::new());
+        let mut newest = None;
         while let Some(response) = pages.next(&mut self.api).await? {
             let page = self.page(&pages.path, response.body())?;
             let is_empty = page.is_empty();
-            let mut young = page.into_iter().filter(|attempt| !old(attempt)).peekable();
+            newest = newest.or_else(|| page.iter().filter_map(|attempt| attempt.at).max());
+            let mut young = page.into_iter().filter(|one| !old(one)).peekable();
             if young.peek().is_none() && !is_empty {
                 break;
             }
-            attempts.extend(young.filter(|attempt| seen.insert(attempt.id)));
+            // What came meanwhile has moved the pages on, and has others before it that were not
+            // seen: it would be taken for the end of what is new the next time.
+            let in_time = |one: &Attempt| one.at.is_none() || one.at <= newest;
+            attempts.extend(young.filter(|one| in_time(one) && seen.insert(one.id)));
         }
         Ok(attempts)
     }

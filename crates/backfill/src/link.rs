@@ -29,7 +29,8 @@ pub(crate) fn next_query(headers: &HeaderMap) -> Option<String> {
 /// The links of one header, each with its parameters. A comma may be part of a URL.
 fn links_of(value: &str) -> impl Iterator<Item = (&str, &str)> {
     let links = value.split('<').skip(1);
-    links.filter_map(|link| link.split_once('>'))
+    links
+        .filter_map(|link| link.split_once('>'))
         .map(|(url, rest)| (url, rest.trim_end_matches([',', ' '])))
 }
 
@@ -48,7 +49,10 @@ mod tests {
                 r#"<https://a/?page=1>; rel="first", <https://a/?page=3>; rel=next, <https://a/?page=9>; rel="last""#,
                 Some("page=3"),
             ),
-            (r#"<https://a/?page=2>; title="x"; REL="last next""#, Some("page=2")),
+            (
+                r#"<https://a/?page=2>; title="x"; REL="last next""#,
+                Some("page=2"),
+            ),
             (r#"<https://a/?page=1>; rel="prev""#, None),
             (r#"<https://a/>; rel="next""#, None),
             (r#"https://a/?page=2; rel="next""#, None),

@@ -97,11 +97,13 @@ impl Content {
         let forms = self.forms(&headers);
         let (mut payload, mut proof) = (forms[0].clone(), Proof::Unchecked);
         if !signing.secrets.is_empty() {
-            let check = |body: &Bytes| scheme.verify(&signing.secrets, &request(&headers, body), now);
+            let check =
+                |body: &Bytes| scheme.verify(&signing.secrets, &request(&headers, body), now);
             match forms.iter().find(|form| check(form).is_ok()) {
                 Some(form) => (payload, proof) = (form.clone(), Proof::Verified),
                 None => {
-                    let reason = check(&payload).map_or_else(|refusal| refusal.to_string(), |_| String::new());
+                    let reason = check(&payload)
+                        .map_or_else(|refusal| refusal.to_string(), |_| String::new());
                     proof = Proof::Unverified(reason);
                 }
             }
@@ -214,7 +216,10 @@ mod tests {
     }
 
     fn signing(resign: bool) -> Signing {
-        let secrets = vec![Secret::new("an older one").unwrap(), Secret::new(SECRET).unwrap()];
+        let secrets = vec![
+            Secret::new("an older one").unwrap(),
+            Secret::new(SECRET).unwrap(),
+        ];
         Signing { secrets, resign }
     }
 
@@ -222,8 +227,11 @@ mod tests {
     fn content(headers: &[(&str, &str)], payload: &'static str, signed: &str) -> Content {
         let secret = Secret::new(SECRET).unwrap();
         let none = Headers::default();
-        let signature = Scheme::from(Signer::Github).sign(&secret, &request(&none, signed.as_bytes()), 0);
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let signature =
+            Scheme::from(Signer::Github).sign(&secret, &request(&none, signed.as_bytes()), 0);
+        let headers = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Content {
             headers: headers.chain(signature.unwrap()).collect(),
             payload: Bytes::from_static(payload.as_bytes()),
@@ -239,16 +247,27 @@ mod tests {
 
     #[test]
     fn the_form_that_was_signed_is_found() {
-        let form = format!("payload={}", form_urlencoded::byte_serialize(COMPACT.as_bytes()).collect::<String>());
+        let form = format!(
+            "payload={}",
+            form_urlencoded::byte_serialize(COMPACT.as_bytes()).collect::<String>()
+        );
         for (kind, payload, signed, sent, proof) in [
             ("application/json", PRETTY, COMPACT, COMPACT, "verified"),
             ("application/json", PRETTY, PRETTY, PRETTY, "verified"),
             ("application/json", COMPACT, COMPACT, COMPACT, "verified"),
-            ("application/x-www-form-urlencoded", PRETTY, &*form, &*form, "verified"),
+            (
+                "application/x-www-form-urlencoded",
+                PRETTY,
+                &*form,
+                &*form,
+                "verified",
+            ),
             ("application/json", PRETTY, "{}", COMPACT, "unverified"),
         ] {
             let content = content(&[("content-type", kind)], payload, signed);
-            let resent = content.resent(Provider::Github, &delivery(), &signing(false), 0).unwrap();
+            let resent = content
+                .resent(Provider::Github, &delivery(), &signing(false), 0)
+                .unwrap();
             assert_eq!(resent.proof.name(), proof, "{payload} {signed}");
             assert_eq!(resent.message.payload, sent);
             let unchecked = content.resent(Provider::Github, &delivery(), &Signing::default(), 0);
@@ -258,35 +277,62 @@ mod tests {
 
     #[test]
     fn signed_again_it_verifies_with_the_first_secret_alone() {
-        let content = content(&[("X-GitHub-Event", "push"), ("X-Hub-Signature", "sha1=00")], PRETTY, "{}");
-        let resent = content.resent(Provider::Github, &delivery(), &signing(true), 0).unwrap();
-        assert_eq!((&resent.proof, &*resent.message.payload), (&Proof::Resigned, COMPACT.as_bytes()));
+        let content = content(
+            &[("X-GitHub-Event", "push"), ("X-Hub-Signature", "sha1=00")],
+            PRETTY,
+            "{}",
+        );
+        let resent = content
+            .resent(Provider::Github, &delivery(), &signing(true), 0)
+            .unwrap();
+        assert_eq!(
+            (&resent.proof, &*resent.message.payload),
+            (&Proof::Resigned, COMPACT.as_bytes())
+        );
         assert_eq!(value(&resent, "x-github-event").as_deref(), Some("push"));
         assert_eq!(value(&resent, "x-hub-signature"), None);
         let again = Content {
-            headers: vec![("x-hub-signature-256".into(), value(&resent, "x-hub-signature-256").unwrap())],
+            headers: vec![(
+                "x-hub-signature-256".into(),
+                value(&resent, "x-hub-signature-256").unwrap(),
+            )],
             payload: resent.message.payload,
         };
         let mut first = signing(false);
         first.secrets.truncate(1);
-        let checked = again.resent(Provider::Github, &delivery(), &first, 0).unwrap();
+        let checked = again
+            .resent(Provider::Github, &delivery(), &first, 0)
+            .unwrap();
         assert_eq!(checked.proof, Proof::Verified);
     }
 
     #[test]
     fn what_the_provider_withholds_is_not_sent_and_is_told() {
-        let headers = [("X-Gitlab-Token", REDACTED), ("X-Team", REDACTED), ("X-Gitlab-Event", "Push Hook")];
+        let headers = [
+            ("X-Gitlab-Token", REDACTED),
+            ("X-Team", REDACTED),
+            ("X-Gitlab-Event", "Push Hook"),
+        ];
         let content = Content {
-            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
             payload: "{}".into(),
         };
-        let resent = content.resent(Provider::Gitlab, &delivery(), &Signing::default(), 0).unwrap();
+        let resent = content
+            .resent(Provider::Gitlab, &delivery(), &Signing::default(), 0)
+            .unwrap();
         assert_eq!(resent.withheld, ["x-gitlab-token", "x-team"]);
         assert_eq!(resent.message.event.headers.len(), 1);
         assert_eq!(resent.message.event.time, "2026-11-26T10:00:00.000Z");
 
-        let resent = content.resent(Provider::Gitlab, &delivery(), &signing(true), 0).unwrap();
+        let resent = content
+            .resent(Provider::Gitlab, &delivery(), &signing(true), 0)
+            .unwrap();
         assert_eq!(resent.withheld, ["x-team"]);
-        assert_eq!(value(&resent, "x-gitlab-token").as_deref(), Some("an older one"));
+        assert_eq!(
+            value(&resent, "x-gitlab-token").as_deref(),
+            Some("an older one")
+        );
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hookbot_listen::dial::{self, Proxy, Transport};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hookbot_listen::dial::{self, Proxy, Transport};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
