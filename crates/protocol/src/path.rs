@@ -135,7 +135,13 @@ impl Scope {
     /// The path as it is written in a URL.
     #[must_use]
     pub fn encoded(&self) -> String {
-        percent_encode(self.0.as_bytes(), NOT_IN_A_PATH).to_string()
+        // What a call has behind its topic is written as it is, behind one slash of the two.
+        let (own, rest) = match self.0.find("//") {
+            Some(at) => (&self.0[..=at], &self.0[at + 2..]),
+            None => (self.as_str(), ""),
+        };
+        let own = percent_encode(own.as_bytes(), NOT_IN_A_PATH);
+        format!("{own}{rest}")
     }
 }
 
@@ -448,7 +454,16 @@ mod tests {
 
     #[test]
     fn a_scope_is_written_so_that_it_reads_back() {
-        for text in ["/", "/pub/ü(1)+2", "/sub/100%/a b/", "/pub/a?b#c"] {
+        for text in [
+            "/",
+            "/pub/ü(1)+2",
+            "/sub/100%/a b/",
+            "/pub/a?b#c",
+            "/call/",
+            "/call/a b/",
+            "/call/a b//c%2Fd%20",
+            "/call/a///",
+        ] {
             let scope = Scope(text.to_owned());
             assert_eq!(Scope::parse(&scope.encoded()), Ok(scope));
         }
