@@ -1,1 +1,23 @@
-//! Delivers messages to HTTP targets, until they take them.
+//! Forwarding: messages delivered to HTTP targets until they take them.
+//!
+//! A [`Message`] is what a sender published; a [`Target`] is the service it is for. Sending is
+//! [`Target::send`], once: what is done about a target that does not take a message is somebody
+//! else's business.
+//!
+//! The rule a reader would get wrong: what arrives is what was sent. Method, query, headers with
+//! their repeats, and above all the body's bytes pass as they are, because a provider's signature
+//! is of just those.
+
+pub mod message;
+pub mod source;
+pub mod target;
+pub mod tls;
+
+mod connector;
+mod headers;
+mod reply;
+
+pub use message::Message;
+pub use reply::{Reply, SendError};
+pub use source::{Given, Source, Trouble};
+pub use target::{Target, TargetSettings};

@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::OnceCell;
 
+use crate::dial::host_and_port;
 use crate::error::Error;
 use crate::message::Naming;
 
@@ -276,11 +277,7 @@ impl Endpoint {
 
     /// Host and port, for errors.
     pub(crate) fn server(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        host_and_port(&self.host, self.port)
     }
 
     /// One line of what somebody else wrote, fit to be printed: without control characters, and

@@ -64,6 +64,7 @@
 //! Nothing here prints a token, neither an [`Endpoint`] nor an [`Error`].
 
 mod connect;
+pub mod dial;
 mod endpoint;
 mod error;
 mod feed;
