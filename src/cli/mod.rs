@@ -12,6 +12,7 @@ mod publish;
 mod remote;
 mod route;
 mod route_github;
+mod running;
 mod serve;
 mod sign;
 mod sources;
