@@ -13,6 +13,7 @@ mod remote;
 mod replay;
 mod route;
 mod route_github;
+mod running;
 mod serve;
 mod sign;
 mod sources;

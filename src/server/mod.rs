@@ -9,6 +9,7 @@
 //! Every wait here has a deadline and everything that is kept a bound; they are all in
 //! [`Settings`], or constants beside their use.
 
+mod address_guard;
 pub mod admin;
 mod configuration;
 mod connection;
@@ -67,6 +68,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 
+pub use address_guard::{AddressGuard, ForbiddenAddress};
 pub use configuration::{ConfigFile, Configuration};
 pub use deny_file::DenyFileError;
 pub use head::Patience;
