@@ -9,6 +9,9 @@
 //! is of just those.
 
 pub mod message;
+pub mod pace;
+pub mod replay;
+pub mod resign;
 pub mod save;
 pub mod saved;
 pub mod script;

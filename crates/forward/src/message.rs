@@ -136,7 +136,7 @@ const SIGNS: [(&str, Provider); 20] = [
 ];
 
 #[cfg(test)]
-pub(crate) fn test_message(headers: &[(&str, &str)], payload: &'static [u8]) -> Message {
+pub(crate) fn test_message(headers: &[(&str, &str)], payload: &[u8]) -> Message {
     let mut event = bare("a/b".to_owned());
     event.headers = headers
         .iter()
@@ -144,7 +144,7 @@ pub(crate) fn test_message(headers: &[(&str, &str)], payload: &'static [u8]) -> 
         .collect();
     Message {
         event,
-        payload: payload.into(),
+        payload: payload.to_vec().into(),
     }
 }
 
