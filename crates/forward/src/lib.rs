@@ -9,6 +9,12 @@
 //! is of just those.
 
 pub mod message;
+pub mod pace;
+pub mod replay;
+pub mod resign;
+pub mod save;
+pub mod saved;
+pub mod script;
 pub mod source;
 
 mod connector;
@@ -33,6 +39,9 @@ pub use letters::Letters;
 pub use message::Message;
 pub use place::Place;
 pub use reply::{Reply, SendError};
+pub use save::{SaveError, Saver};
+pub use saved::{Saved, SavedError};
+pub use script::{ScriptOptions, Tool};
 pub use selection::Selection;
 pub use source::{Given, Source, Trouble};
 pub use taker::{Answer, Taker, Verdict};
