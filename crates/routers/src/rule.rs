@@ -133,7 +133,7 @@ impl Rule {
         {
             return Err(Why::NotMatched(Unmatched::Unverified));
         }
-        let view = View::new(message, self.bodies.as_ref());
+        let view = View::sharing(message, self.bodies.as_ref());
         if let Some(when) = &self.when {
             let holds = when.holds(&view);
             let holds = holds.map_err(|reason| failed("when", reason));
