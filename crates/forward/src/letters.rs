@@ -4,23 +4,24 @@
 //! it is. It is on disk before the place moves on. The list is bounded, and what finds no room is
 //! not dropped: it stays on its way until there is some.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use hookbot_protocol::event::Event;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 use tokio::task::spawn_blocking;
 
 use crate::message::Message;
-use crate::place::sync_folder_of;
+use crate::place::{make_folder, sync_folder_of};
 
 /// What is known of a dead letter besides its body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
-    /// Its number in its list.
+    /// Its number in its list, which is the name of its file.
+    #[serde(default)]
     pub id: u64,
     /// When it was parked: RFC 3339, UTC.
     pub parked_at: String,
@@ -76,13 +77,12 @@ impl Letters {
     /// Adds a letter, whose id is chosen here, and returns once the disk has it.
     pub(crate) async fn add(&self, letter: Letter, body: Bytes) -> Result<u64, LetterError> {
         let own = self.clone();
-        let added = spawn_blocking(move || own.write(letter, &body)).await;
+        let added = spawn_blocking(move || own.write(&letter, &body)).await;
         added.map_err(io::Error::other)?
     }
 
-    fn write(&self, mut letter: Letter, body: &[u8]) -> Result<u64, LetterError> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&self.folder)?;
+    fn write(&self, letter: &Letter, body: &[u8]) -> Result<u64, LetterError> {
+        make_folder(&self.folder)?;
         // Whoever retries and drops letters does so in another process.
         let (mut last, mut count, mut bytes) = (0, 0, body.len() as u64);
         for entry in fs::read_dir(&self.folder)? {
@@ -96,20 +96,25 @@ impl Letters {
         if count >= self.limits.count || (count > 0 && bytes > self.limits.bytes) {
             return Err(LetterError::Full);
         }
-        letter.id = last + 1;
-        let path = self.path(letter.id);
-        let new = path.with_extension("new");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&new)?;
-        let mut head = serde_json::to_vec(&letter).map_err(io::Error::other)?;
+        let mut file = NamedTempFile::new_in(&self.folder)?;
+        let mut head = serde_json::to_vec(letter).map_err(io::Error::other)?;
         head.push(0);
         file.write_all(&head)?;
         file.write_all(body)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        sync_folder_of(&path)?;
-        Ok(letter.id)
+        file.as_file().sync_all()?;
+        loop {
+            last += 1;
+            // Several may be added at once.
+            match file.persist_noclobber(self.path(last)) {
+                Ok(_) => break,
+                Err(taken) if taken.error.kind() == io::ErrorKind::AlreadyExists => {
+                    file = taken.file;
+                }
+                Err(failed) => return Err(failed.error.into()),
+            }
+        }
+        sync_folder_of(&self.path(last))?;
+        Ok(last)
     }
 
     /// All of them, the oldest first.
@@ -173,8 +178,9 @@ impl Letters {
         let mut head = Vec::new();
         reader.read_until(0, &mut head)?;
         let letter = head.strip_suffix(b"\0").unwrap_or_default();
-        let letter = serde_json::from_slice(letter).map_err(|_| LetterError::Damaged(id))?;
-        Ok((letter, reader))
+        let letter: Letter =
+            serde_json::from_slice(letter).map_err(|_| LetterError::Damaged(id))?;
+        Ok((Letter { id, ..letter }, reader))
     }
 
     fn path(&self, id: u64) -> PathBuf {
@@ -256,6 +262,16 @@ mod tests {
         assert!(matches!(letters.remove(2), Err(LetterError::Unknown(2))));
         fs::write(letters.path(4), "{}").unwrap();
         assert!(matches!(letters.read(4), Err(LetterError::Damaged(4))));
+    }
+
+    #[tokio::test]
+    async fn those_that_are_added_at_once_are_all_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let letters = Letters::new(folder.path(), Limits::default());
+        let message = test_message(&[], b"x");
+        let adds = (0..32).map(|_| letters.add(letter(&message), message.payload.clone()));
+        futures_util::future::join_all(adds).await;
+        assert_eq!(letters.list().unwrap().len(), 32);
     }
 
     #[tokio::test]

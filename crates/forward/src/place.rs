@@ -56,9 +56,7 @@ impl Place {
             folder: folder.to_owned(),
             source,
         };
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(folder).map_err(failed)?;
+        make_folder(folder).map_err(failed)?;
         let lock = create(&folder.join("lock"), false).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -236,6 +234,21 @@ fn create(path: &Path, truncate: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(truncate);
     options.mode(0o600).open(path)
+}
+
+/// Makes a folder, and those that it is in, and has the disk keep them.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent().filter(|own| !own.as_os_str().is_empty()) {
+        make_folder(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_folder_of(folder)
 }
 
 /// Has the disk keep the names in the folder that a file is in.
