@@ -26,6 +26,7 @@ mod paths;
 mod program;
 mod publishing;
 mod rates;
+mod replay;
 mod revocation;
 mod rotation;
 mod routes;
