@@ -1,6 +1,10 @@
 //! `hookbot replay`: messages once more, from files or from a server's log; and, by a provider's
 //! name, from what it says it has sent.
 
+mod backfill;
+mod github;
+mod gitlab;
+
 use clap::{Args, Subcommand};
 
 use super::Failure;
@@ -24,11 +28,15 @@ pub(super) struct ReplayArgs {
 
 /// Whose API is asked for its deliveries: a file each in this folder.
 #[derive(Debug, Subcommand)]
-enum Provider {}
+enum Provider {
+    Github(Box<github::GithubReplayArgs>),
+    Gitlab(Box<gitlab::GitlabReplayArgs>),
+}
 
 pub(super) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     match &args.provider {
-        Some(provider) => match *provider {},
+        Some(Provider::Github(args)) => github::run(args),
+        Some(Provider::Gitlab(args)) => gitlab::run(args),
         None => Err(Failure::Usage(anyhow::anyhow!(
             "{:?} {:?}",
             args.from,
