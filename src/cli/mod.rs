@@ -17,6 +17,7 @@ mod replay;
 mod resend;
 mod route;
 mod route_github;
+mod running;
 mod serve;
 mod sign;
 mod sources;
