@@ -23,6 +23,7 @@ mod sign;
 mod sources;
 mod verify;
 mod webhook;
+mod when;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

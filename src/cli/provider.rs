@@ -11,12 +11,13 @@ use hookbot_backfill::{
     Account, Api, AppKey, Credential, Delivery, Error, Hook, Provider, Signing,
 };
 use hookbot_signatures::Secret;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tracing::warn;
 
 use super::Failure;
 use super::delivery::entry;
 use super::remote::RemoteArgs;
+use super::when::When;
 use crate::config::without_newline;
 
 /// GitHub's API.
@@ -67,7 +68,7 @@ pub(super) struct WhichArgs {
     /// Those since this time, such as 2h or 2026-01-31T12:00:00Z, rather than all that the
     /// provider remembers.
     #[arg(long, value_name = "TIME")]
-    pub(super) since: Option<Since>,
+    since: Option<When>,
 
     /// Those of this kind, such as issues, issues.opened or 'Push Hook'; may be repeated.
     #[arg(long, value_name = "NAME")]
@@ -216,6 +217,11 @@ pub(super) async fn settle(hook: &mut Hook) -> Result<(), Failure> {
 }
 
 impl WhichArgs {
+    /// From when on.
+    pub(super) fn since(&self) -> Option<Timestamp> {
+        self.since.map(|When(time)| time)
+    }
+
     /// Whether a delivery is of a kind that is meant.
     ///
     /// GitHub's ping says that the webhook is there; it is no event, and servers answer it
@@ -271,23 +277,6 @@ impl SecretPlace {
             }
         };
         Ok(Secret::new(bytes)?)
-    }
-}
-
-/// A time, or how long ago that is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Since(pub(super) Timestamp);
-
-impl FromStr for Since {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let span = || {
-            let span = SignedDuration::try_from(humantime::parse_duration(text).ok()?).ok()?;
-            Timestamp::now().checked_sub(span).ok()
-        };
-        let time = text.parse().ok().or_else(span).map(Self);
-        time.ok_or("expected a time such as 2026-01-31T12:00:00Z, or how long ago, such as 2h")
     }
 }
 

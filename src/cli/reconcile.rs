@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use self::logged::Logged;
 use super::delivery::{as_json, columns};
 use super::listen::UNSAFE_IS_OK;
-use super::provider::{GithubArgs, GitlabArgs, SigningArgs, Since, WhichArgs, settle};
+use super::provider::{GithubArgs, GitlabArgs, SigningArgs, WhichArgs, settle};
 use super::remote::{RemoteArgs, block_on};
 use super::resend::{Outcome, Resender};
 use super::{Failure, output};
@@ -213,7 +213,7 @@ async fn reconcile(
     how: &HowArgs,
 ) -> Result<(), Failure> {
     settle(&mut hook).await?;
-    let since = how.which.since.map(|Since(since)| since);
+    let since = how.which.since();
     let is_old = |attempt: &Attempt| {
         attempt
             .at

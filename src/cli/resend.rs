@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use hookbot_backfill::{Content, Delivery, Error, Hook, Proof, Signing};
 use hookbot_forward::target::{TargetError, TargetSettings};
-use hookbot_forward::{Message, Target};
+use hookbot_forward::{Message, Target, Verdict};
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -172,7 +172,7 @@ impl Resender {
                         proof,
                     };
                 }
-                Ok(reply) if is_passing(reply.status) => {
+                Ok(reply) if Verdict::of(reply.status) == Verdict::NotNow => {
                     let asked = reply.retry_after(SystemTime::now());
                     (
                         format!("it answers {}: {}", reply.status, reply.first_line()),
@@ -199,16 +199,6 @@ impl Resender {
             pause *= 2;
         }
     }
-}
-
-/// Whether the same may be taken later.
-fn is_passing(status: StatusCode) -> bool {
-    let passing = [
-        StatusCode::REQUEST_TIMEOUT,
-        StatusCode::TOO_EARLY,
-        StatusCode::TOO_MANY_REQUESTS,
-    ];
-    status.is_server_error() || passing.contains(&status)
 }
 
 /// One may be broken; this many mean that the provider is.

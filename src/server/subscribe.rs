@@ -133,6 +133,7 @@ pub(super) async fn subscribe(
         form,
         peer,
         skips_gaps: wish.skips_gaps,
+        resumes: wish.start.is_some(),
         expires: access.grant.and_then(|grant| grant.expires),
     };
     match line {

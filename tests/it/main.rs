@@ -31,6 +31,7 @@ mod paths;
 mod program;
 mod publishing;
 mod rates;
+mod replay;
 mod revocation;
 mod rotation;
 mod routes;

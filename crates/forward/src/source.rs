@@ -9,7 +9,9 @@ use futures_util::stream::BoxStream;
 use crate::message::Message;
 
 pub mod channel;
+pub mod files;
 pub mod hookbot;
+pub mod past;
 
 mod envelope;
 mod event_stream;

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::cli::delivery::{as_json, columns, entry, shown};
-use crate::cli::provider::{SigningArgs, Since, WhichArgs, settle};
+use crate::cli::provider::{SigningArgs, WhichArgs, settle};
 use crate::cli::remote::{RemoteArgs, block_on};
 use crate::cli::resend::{Outcome, Resender};
 use crate::cli::{Failure, output};
@@ -97,7 +97,7 @@ pub(super) fn backfill(
         if args.follow {
             return run.follow().await;
         }
-        let since = args.which.since.map(|Since(since)| since);
+        let since = args.which.since();
         for delivery in run.fresh(since).await? {
             run.deal_with(&delivery).await?;
         }
@@ -160,7 +160,7 @@ impl Run<'_> {
 
     /// Asks for new deliveries until somebody stops it.
     async fn follow(&mut self) -> Result<(), Failure> {
-        let mut since = self.args.which.since.map(|Since(since)| since);
+        let mut since = self.args.which.since();
         if since.is_none() {
             // What is new is told by the provider's clock, not by ours.
             let mut newest = None;
