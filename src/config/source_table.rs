@@ -153,6 +153,14 @@ impl SourceTable {
         self.name.as_deref().unwrap_or(&self.topic)
     }
 
+    /// Whether there may be messages on these topics that it has verified as GitHub's.
+    pub(super) fn verifies_github(&self, topics: &Filter) -> bool {
+        self.provider.as_deref() == Some(Provider::Github.name())
+            && self
+                .shape()
+                .is_ok_and(|source| source.publishes().meets(topics))
+    }
+
     /// The source without its secrets, and without the addresses that are in files: what can be
     /// checked anywhere.
     pub(super) fn shape(&self) -> Result<Source, Flaw> {

@@ -49,8 +49,8 @@ impl ConfigFile {
         let config = Config::load(&self.file, github)?;
         for rule in &config.routes {
             let route = rule.name().to_owned();
-            if rule.lacks_secret() {
-                return Err(ConfigError::NoSecret { route });
+            if let Some(topics) = config.unverified(rule) {
+                return Err(ConfigError::NoSecret { route, topics });
             }
             if self.taken.contains(&route) {
                 return Err(ConfigError::Taken { route });

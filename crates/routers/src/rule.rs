@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hookbot_protocol::{Filter, Headers, Message, Publication, Topic};
+use hookbot_signatures::Provider;
 
 use crate::bodies::Bodies;
 use crate::faults::Faults;
@@ -39,8 +40,8 @@ pub(crate) enum What {
 }
 
 impl Rule {
-    /// Checks a route. The secret is what [`Preset::Github`] verifies with; without one it refuses
-    /// every message.
+    /// Checks a route. The secret is what [`Preset::Github`] verifies with what no source has;
+    /// without one it refuses that.
     ///
     /// # Errors
     ///
@@ -83,7 +84,7 @@ impl Rule {
         &self.route
     }
 
-    /// Whether it needs the secret that GitHub signs with, and has none.
+    /// Whether it routes only what a source has verified as GitHub's, for want of the secret.
     #[must_use]
     pub fn lacks_secret(&self) -> bool {
         matches!(self.what, What::Github(None))
@@ -127,8 +128,9 @@ impl Rule {
             return Err(Why::NotMatched(Unmatched::From));
         }
         let verifies_itself = matches!(self.what, What::Github(_));
-        let is_verified = message.publication.attributes.get(VERIFIED_BY).is_some();
-        if topic.is_unsafe() && !verifies_itself && !is_verified && !self.route.unverified {
+        let verified_by = message.publication.attributes.get(VERIFIED_BY);
+        if topic.is_unsafe() && !verifies_itself && verified_by.is_none() && !self.route.unverified
+        {
             return Err(Why::NotMatched(Unmatched::Unverified));
         }
         let view = View::new(message, self.bodies.as_ref());
@@ -142,8 +144,13 @@ impl Rule {
         let hops = Hops::of(message).next().ok_or(RouteError::Circle)?;
         let mut publications = match &self.what {
             What::Github(github) => {
-                let github = github.as_ref().ok_or(RouteError::NoSecret);
-                match github.and_then(|github| github.route(message)) {
+                let routed = if verified_by == Some(Provider::Github.name().as_bytes()) {
+                    Github::route_verified(message)
+                } else {
+                    let github = github.as_ref().ok_or(RouteError::NoSecret);
+                    github.and_then(|github| github.route(message))
+                };
+                match routed {
                     Err(error) if error.is_distrust() => return Err(Why::Refused(error)),
                     routed => routed?,
                 }
@@ -457,7 +464,7 @@ mod tests {
             for (rule, holds) in &rules {
                 scope.spawn(move || {
                     for _ in 0..1_000 {
-                        let outcome = Router::route(rule, &message);
+                        let outcome = Router::route(rule, message);
                         let is_routed = matches!(outcome, Outcome::Published(_));
                         assert_eq!(is_routed, *holds, "{rule:?}: {outcome:?}");
                     }
