@@ -6,6 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod addresses;
+#[path = "../../crates/backfill/tests/it/stand_in.rs"]
+#[allow(dead_code, reason = "another test needs the rest")]
+mod api_stand_in;
+mod backfill;
+mod backfill_reconcile;
 mod bad_frames;
 mod bad_requests;
 mod canaries;

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::account::Provider;
 use crate::app_key::AppKey;
@@ -33,7 +33,7 @@ pub struct Api {
     /// The last token that was sent, which nobody is to see.
     token: String,
     wire: Wire,
-    /// When the limit of requests, which is used up, begins anew.
+    /// When the limit of requests begins anew, where it is used up.
     not_before: Option<Instant>,
     tell: Arc<dyn Fn(&Wait) + Send + Sync>,
 }
@@ -135,10 +135,10 @@ impl Api {
         self.provider
     }
 
-    /// Whether what is sent can be read on its way.
+    /// Whether others can read what is sent: there is no TLS, and it leaves this machine.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.origin.starts_with("http:")
+    pub fn is_exposed(&self) -> bool {
+        self.origin.starts_with("http:") && !self.wire.is_local()
     }
 
     /// Asks for `target`, a path below the API's with its query.
@@ -156,7 +156,9 @@ impl Api {
         let (mut failures, mut limits, mut moves) = (0, 0, 0);
         loop {
             if let Some(until) = self.not_before.take() {
-                sleep_until(until).await;
+                let pause = until.duration_since(Instant::now());
+                self.pause(pause, "the limit of requests is used up".to_owned())
+                    .await;
             }
             let request = self.request(&method, &path)?;
             let reason = match self.wire.exchange(request).await {
@@ -227,17 +229,8 @@ impl Api {
     /// Where the limit is used up by the last answer, the next request waits before it is sent:
     /// asking on may get a client banned.
     fn note_limit(&mut self, headers: &HeaderMap) {
-        let Some(pause) = until_reset(headers).filter(|pause| *pause <= MAX_WAIT) else {
-            return;
-        };
-        let reason = "the limit of requests is used up".to_owned();
-        let provider = self.provider;
-        (self.tell)(&Wait {
-            provider,
-            pause,
-            reason,
-        });
-        self.not_before = Some(Instant::now() + pause);
+        let pause = until_reset(headers).filter(|pause| *pause <= MAX_WAIT);
+        self.not_before = pause.map(|pause| Instant::now() + pause);
     }
 
     fn request(&mut self, method: &Method, path: &str) -> Result<Request<Full<Bytes>>, Error> {

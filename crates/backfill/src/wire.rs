@@ -1,6 +1,7 @@
 //! The connection to an API: one at a time, kept for the next request while both sides like.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,16 @@ impl Wire {
     pub(crate) fn trust(&mut self, roots: Vec<CertificateDer<'static>>) {
         self.roots.extend(roots);
         self.tls_config = None;
+    }
+
+    /// Whether it does not leave this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+        let is_local = self
+            .host
+            .parse()
+            .map_or(self.host == "localhost", is_loopback);
+        is_local && self.proxy.is_none()
     }
 
     /// Sends a request and reads the whole answer.

@@ -109,6 +109,21 @@ async fn no_token_is_printed_even_if_it_comes_back() {
 }
 
 #[test]
+fn a_token_that_others_could_read_on_its_way_is_told() {
+    for (url, is_exposed) in [
+        ("https://github.example.com/api/v3", false),
+        ("http://github.example.com/api/v3", true),
+        ("http://127.0.0.1:8080", false),
+        ("http://[::1]/", false),
+        ("http://localhost/", false),
+        ("http://192.168.0.1/", true),
+    ] {
+        let api = Api::new(Provider::Github, url, Credential::Token("t".to_owned()));
+        assert_eq!(api.unwrap().is_exposed(), is_exposed, "{url}");
+    }
+}
+
+#[test]
 fn what_is_no_api_or_no_token_is_refused_without_being_repeated() {
     let new = |url: &str, token: &str| {
         Api::new(Provider::Github, url, Credential::Token(token.to_owned())).unwrap_err()

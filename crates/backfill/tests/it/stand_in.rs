@@ -82,7 +82,7 @@ impl Sent {
         Self {
             id,
             delivery: delivery.to_owned(),
-            at: format!("2026-11-26T{hour:02}:{minute:02}:{:02}Z", second % 60),
+            at: format!("2026-01-31T{hour:02}:{minute:02}:{:02}Z", second % 60),
             event: "push",
             status: 200,
             is_repeated: false,
