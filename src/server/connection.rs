@@ -12,7 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::debug;
 
 use super::State;
-use super::head::HeadGuard;
+use super::head::{HeadGuard, Requests};
 use super::reply::Watched;
 use super::service;
 use super::transport::{Peer, Transport};
@@ -72,7 +72,7 @@ async fn secure(state: &State, transport: Transport, peer: Peer) -> Option<Trans
 
 async fn serve(state: Arc<State>, transport: Transport, peer: Peer) {
     let (guard, requests) = HeadGuard::new(transport, state.settings.patience);
-    let open = Open::new(&state);
+    let open = Open::new(&state, requests.clone());
     let service = service_fn(|request| {
         let (state, requests, open) = (&state, requests.clone(), &open);
         async move {
@@ -108,16 +108,24 @@ async fn serve(state: Arc<State>, transport: Transport, peer: Peer) {
 pub(super) struct Open {
     /// Work that the server waits for before it tells subscribers to go.
     work: Mutex<Option<TaskTrackerToken>>,
+    requests: Arc<Requests>,
 }
 
 impl Open {
-    fn new(state: &State) -> Self {
+    fn new(state: &State, requests: Arc<Requests>) -> Self {
         Self {
             work: Mutex::new(Some(state.requests.token())),
+            requests,
         }
     }
 
-    /// Says that the connection is a subscriber's from now on.
+    /// What the requests and whoever watches the connection tell each other.
+    pub(super) fn requests(&self) -> &Arc<Requests> {
+        &self.requests
+    }
+
+    /// Says that the connection is a subscriber's from now on, or something else's that ends only
+    /// when it is told to.
     pub(super) fn subscribes(&self) {
         self.work
             .lock()

@@ -8,6 +8,8 @@
 mod addresses;
 mod bad_frames;
 mod bad_requests;
+mod callers;
+mod calls;
 mod canaries;
 mod configuration;
 mod corpus;

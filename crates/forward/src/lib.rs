@@ -8,12 +8,12 @@
 //! their repeats, and above all the body's bytes pass as they are, because a provider's signature
 //! is of just those.
 
+pub mod connector;
 pub mod message;
 pub mod source;
 pub mod target;
 pub mod tls;
 
-mod connector;
 mod headers;
 mod reply;
 
