@@ -20,8 +20,8 @@ use crate::config::{
     KeyArgs, KeyError, LimitsTable, Retain, ServerTable, Span, TokensTable, data_dir,
 };
 use crate::server::{
-    Bind, CallSettings, ConfigFile, Configuration, Control, Listener, Patience, Server, Settings,
-    Tls, TlsFiles,
+    Bind, CallSettings, ConfigFile, Configuration, Control, DOOR, Listener, Patience, Server,
+    Settings, Tls, TlsFiles,
 };
 
 /// Runs the broker.
@@ -253,6 +253,9 @@ impl ServeArgs {
             max_in_flight: size(server.max_in_flight, defaults.max_in_flight),
             unsafe_rate: server.unsafe_rate.unwrap_or(defaults.unsafe_rate),
             max_connections: max_connections(server.max_connections),
+            max_connections_per_address: server
+                .max_connections_per_address
+                .and_then(|wanted| usize::try_from(wanted.get()).ok()),
             ping_interval: time(server.ping_interval, defaults.ping_interval),
             write_timeout,
             patience: Patience {
@@ -300,8 +303,8 @@ fn max_connections(wanted: Option<NonZeroU32>) -> usize {
     wanted.unwrap_or(possible).min(possible)
 }
 
-/// Descriptors for everything that is not a connection.
-const OTHER_DESCRIPTORS: u64 = 32;
+/// Descriptors for everything that is not a connection with a place.
+const OTHER_DESCRIPTORS: u64 = 32 + DOOR as u64;
 
 async fn bind(addresses: &[Bind]) -> Result<Vec<Listener>, Failure> {
     let mut listeners = Vec::new();

@@ -105,6 +105,11 @@ pub struct ServerTable {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_connections: Option<NonZeroU32>,
 
+    /// How many of these may come from one address, or IPv6 network, that is not a trusted
+    /// proxy's; by default half of them.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_connections_per_address: Option<NonZeroU32>,
+
     /// How often subscribers are pinged; every 30s by default.
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "parsed")]
@@ -142,6 +147,9 @@ impl ServerTable {
             max_in_flight: self.max_in_flight.or(other.max_in_flight),
             unsafe_rate: self.unsafe_rate.or(other.unsafe_rate),
             max_connections: self.max_connections.or(other.max_connections),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .or(other.max_connections_per_address),
             ping_interval: self.ping_interval.or(other.ping_interval),
             write_timeout: self.write_timeout.or(other.write_timeout),
         }

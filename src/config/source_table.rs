@@ -1,17 +1,14 @@
 //! `[[source]]`: where messages come from, and how each proves itself.
 
-use std::fs;
-use std::path::PathBuf;
-
 use bytesize::ByteSize;
 use hookbot_protocol::Filter;
 use hookbot_signatures::{Algorithm, Encoding, Generic, Provider, Scheme, Secret};
 use http::StatusCode;
 use serde::Deserialize;
-use tracing::warn;
 
+use super::secret_text::{self, Found, NotFound};
 use super::text::parsed;
-use super::{Span, Texts, without_newline};
+use super::{Span, Texts};
 use crate::server::{
     Fallback, FixedReply, Networks, NetworksError, OnFail, Promotion, Rate, Source, SourceError,
     SourceSecret,
@@ -313,13 +310,13 @@ impl SourceTable {
             })?);
         }
         for (number, text) in self.secrets.0.iter().enumerate() {
-            let (label, bytes) = self.secret(text, number + 1)?;
+            let Found { label, bytes } = self.secret(text, number + 1)?;
             let secret = SourceSecret::new(&*label, bytes);
             let empty = |_| self.unreadable(&label, "it is empty".to_owned());
             source.secrets.push(secret.map_err(empty)?);
         }
         if let Some(token) = &self.verify_token {
-            let (label, bytes) = self.secret(token, 0)?;
+            let Found { label, bytes } = self.secret(token, 0)?;
             let empty = |_| self.unreadable(&label, "it is empty".to_owned());
             let token = Secret::new(bytes).map_err(empty)?;
             source.scheme = source.scheme.map(|own| own.with_verify_token(token));
@@ -327,25 +324,9 @@ impl SourceTable {
         Ok(source)
     }
 
-    /// A secret's bytes, and what it is called.
-    fn secret(&self, text: &str, number: usize) -> Result<(String, Vec<u8>), SourceTableError> {
-        if let Some(name) = text.strip_prefix("env:") {
-            let value = std::env::var_os(name);
-            let value = value.ok_or_else(|| self.unreadable(text, "it is not set".to_owned()))?;
-            let bytes = std::os::unix::ffi::OsStringExt::into_vec(value);
-            return Ok((text.to_owned(), bytes));
-        }
-        if let Some(file) = text.strip_prefix("file:") {
-            let bytes = fs::read(PathBuf::from(file));
-            let bytes = bytes.map_err(|error| self.unreadable(text, error.to_string()))?;
-            return Ok((text.to_owned(), without_newline(bytes)));
-        }
-        let source = self.name();
-        warn!(
-            source,
-            "a secret is in the configuration itself, where others may read it; better write env:NAME or file:PATH"
-        );
-        Ok((format!("literal {number}"), text.as_bytes().to_vec()))
+    fn secret(&self, text: &str, number: usize) -> Result<Found, SourceTableError> {
+        let found = secret_text::find(text, number, self.name());
+        found.map_err(|NotFound { label, reason }| self.unreadable(&label, reason))
     }
 
     fn unreadable(&self, label: &str, reason: String) -> SourceTableError {
@@ -423,6 +404,8 @@ pub enum SourceTableError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn table(text: &str) -> SourceTable {

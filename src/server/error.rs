@@ -39,6 +39,10 @@ pub(super) enum HttpError {
     ContentType(String),
     #[error("what came here cannot be published where it belongs: {0}")]
     Promotion(TopicError),
+    #[error("there are as many connections as there may be")]
+    Connections,
+    #[error("there are as many connections from your address as there may be")]
+    ConnectionsOfAddress,
     #[error("there are as many subscribers as there may be")]
     Subscribers,
     #[error("there are as many subscribers with this token as there may be")]
@@ -120,9 +124,11 @@ impl HttpError {
             Self::TooMany(_)
             | Self::TooManyFailures(_)
             | Self::Rate { .. }
+            | Self::ConnectionsOfAddress
             | Self::SubscribersOfToken => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy
             | Self::Memory
+            | Self::Connections
             | Self::Subscribers
             | Self::NotReady
             | Self::NotKept(_)
@@ -143,6 +149,8 @@ impl HttpError {
             Self::Rate { reason, .. } => reason,
             Self::ContentType(_) => "content_type",
             Self::Promotion(_) => "promotion",
+            Self::Connections => "connections",
+            Self::ConnectionsOfAddress => "connections_of_address",
             Self::Subscribers | Self::SubscribersOfToken => "subscribers",
             Self::Memory => "memory",
             Self::Origin => "origin",
@@ -186,6 +194,8 @@ impl HttpError {
             Self::Busy
             | Self::RespondersBusy
             | Self::Memory
+            | Self::Connections
+            | Self::ConnectionsOfAddress
             | Self::Subscribers
             | Self::SubscribersOfToken
             | Self::NotKept(_) => vec![(RETRY_AFTER, text("1"))],

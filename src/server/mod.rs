@@ -9,6 +9,7 @@
 //! Every wait here has a deadline and everything that is kept a bound; they are all in
 //! [`Settings`], or constants beside their use.
 
+mod address_guard;
 pub mod admin;
 mod call;
 mod configuration;
@@ -29,6 +30,7 @@ mod memory;
 mod metrics;
 mod networks;
 mod place;
+mod places;
 mod proxies;
 mod publish;
 mod rate;
@@ -57,9 +59,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
 use hookbot_protocol::{DenyList, Token};
-use hookbot_routers::Router;
+use hookbot_routers::{Bodies, Router};
 use hookbot_signatures::Scheme;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +69,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 
+pub use address_guard::{AddressGuard, ForbiddenAddress};
 pub use call::CallSettings;
 use call::Exchange;
 pub use configuration::{ConfigFile, Configuration};
@@ -78,6 +80,8 @@ pub use listener::{Bind, BindSyntax, Listener};
 use memory::Memory;
 use metrics::Metrics;
 pub use networks::{Networks, NetworksError};
+pub(crate) use places::DOOR;
+use places::Places;
 pub use proxies::{ForwardedHeader, ForwardedHeaderError, TrustedProxies};
 pub use rate::{Period, Rate, RateError};
 use roster::Roster;
@@ -121,13 +125,15 @@ struct State {
     memory: Memory,
     /// For every publisher, and for those without a token on top.
     bodies: [Budget; 2],
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// No more connections, no more requests.
     stop: CancellationToken,
     /// No more for the routers than there is.
     last_call: CancellationToken,
     /// No more subscribers.
     close: CancellationToken,
+    /// What rules have parsed lately.
+    parsed: Bodies,
     /// What is asked and not answered yet.
     requests: TaskTracker,
     routing: TaskTracker,
@@ -164,9 +170,11 @@ impl Server {
             token_uses,
             memory: Memory::default(),
             bodies: [settings.max_in_flight, settings.max_in_flight / 4].map(Budget::new),
-            places: Arc::new(Semaphore::new(
-                settings.max_connections.min(Semaphore::MAX_PERMITS),
+            places: Arc::new(Places::new(
+                settings.max_connections,
+                settings.max_connections_per_address,
             )),
+            parsed: Bodies::default(),
             stop: CancellationToken::new(),
             last_call: CancellationToken::new(),
             close: CancellationToken::new(),
@@ -415,14 +423,11 @@ async fn accept(state: Arc<State>, listener: Listener) {
     let patience = state.settings.write_timeout;
     let accepting = async {
         loop {
-            // Beyond the limit, newcomers wait in the system's queue.
-            let Ok(place) = state.places.clone().acquire_owned().await else {
+            let Some(door) = state.places.door().await else {
                 return;
             };
             match listener.accept(patience).await {
-                Ok((stream, peer)) => {
-                    connection::start(&state, Transport::new(stream, place), peer)
-                }
+                Ok((stream, peer)) => connection::start(&state, stream, peer, door),
                 Err(error) if is_peers(&error) => {}
                 Err(error) => {
                     warn!(%error, "cannot accept connections, trying again in {ACCEPT_PAUSE:?}");

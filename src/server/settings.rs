@@ -38,6 +38,9 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How many connections there may be at once.
     pub max_connections: usize,
+    /// How many of these may come from one network, unless it is a trusted proxy's; by default
+    /// half of them.
+    pub max_connections_per_address: Option<usize>,
     /// How many bytes of bodies may be under way at once. A quarter of it is the most that
     /// publishers without a token can take.
     pub max_in_flight: usize,
@@ -81,6 +84,7 @@ impl Settings {
             },
             handshake_timeout: Duration::from_secs(10),
             max_connections: 100_000,
+            max_connections_per_address: None,
             max_in_flight: 256 << 20,
             unsafe_rate: NonZeroU32::MIN.saturating_add(999),
             unsafe_share: None,

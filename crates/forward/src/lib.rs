@@ -10,6 +10,9 @@
 
 pub mod connector;
 pub mod message;
+pub mod save;
+pub mod saved;
+pub mod script;
 pub mod source;
 pub mod target;
 pub mod tls;
@@ -19,5 +22,8 @@ mod reply;
 
 pub use message::Message;
 pub use reply::{Reply, SendError};
+pub use save::{SaveError, Saver};
+pub use saved::{Saved, SavedError};
+pub use script::{ScriptOptions, Tool};
 pub use source::{Given, Source, Trouble};
 pub use target::{Target, TargetSettings};

@@ -8,7 +8,11 @@ use futures_util::stream::BoxStream;
 
 use crate::message::Message;
 
+pub mod channel;
 pub mod hookbot;
+
+mod envelope;
+mod event_stream;
 
 /// Something that gives messages.
 pub trait Source: Send + Sync {

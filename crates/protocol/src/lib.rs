@@ -43,7 +43,7 @@ pub use filter::{Filter, FilterError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use frame::{Form, encode, split_prefixed};
 pub use headers::Headers;
-pub use key::{EmptyKey, Grant, Key, Keys};
+pub use key::{DerivedKey, EmptyKey, Grant, Key, Keys};
 pub use message::{Format, Message, Publication};
 pub use name::{Name, NameError};
 pub use path::{Endpoint, Path, PathError, Scope};

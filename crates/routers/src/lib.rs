@@ -31,6 +31,7 @@ mod github;
 mod signature;
 
 mod absent;
+mod bodies;
 mod cycle;
 mod faults;
 mod hops;
@@ -41,6 +42,7 @@ mod rule;
 mod template;
 mod view;
 
+pub use bodies::Bodies;
 pub use cycle::Cycle;
 pub use github::Github;
 pub use hookbot_signatures::EmptySecret;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use hookbot_protocol::{Filter, Headers, Message, Publication, Topic};
 
+use crate::bodies::Bodies;
 use crate::faults::Faults;
 use crate::github::Github;
 use crate::hops::Hops;
@@ -24,6 +25,7 @@ pub struct Rule {
     parked: Topic,
     when: Option<Condition>,
     what: What,
+    bodies: Option<Bodies>,
 }
 
 /// What is published.
@@ -58,7 +60,15 @@ impl Rule {
             when,
             what,
             route,
+            bodies: None,
         }))
+    }
+
+    /// Shares what it has parsed with the other rules that share this.
+    #[must_use]
+    pub fn sharing(mut self, bodies: &Bodies) -> Self {
+        self.bodies = Some(bodies.clone());
+        self
     }
 
     /// What it is called.
@@ -121,7 +131,7 @@ impl Rule {
         if topic.is_unsafe() && !verifies_itself && !is_verified && !self.route.unverified {
             return Err(Why::NotMatched(Unmatched::Unverified));
         }
-        let view = View::new(message);
+        let view = View::new(message, self.bodies.as_ref());
         if let Some(when) = &self.when {
             let holds = when.holds(&view);
             let holds = holds.map_err(|reason| failed("when", reason));
@@ -420,6 +430,41 @@ mod tests {
         for when in ["body.n < 3", "body.n > 0", "body.n|int > 0"] {
             assert!(holds(when, r#"{"n":1}"#), "{when}");
         }
+    }
+
+    #[test]
+    fn rules_that_share_bodies_see_nothing_of_each_other() {
+        let bodies = Bodies::default();
+        let message = message("in/x", PUSH);
+        let conditions = [
+            ("body.nope < 3", false),
+            (
+                "body.ref < \"s\" and body.after == body.head_commit.id",
+                true,
+            ),
+            ("body.nope.deeper > 3 or body.ref is defined", true),
+            ("body.nope is undefined and body.commits|length > 0", true),
+        ];
+        let rules = conditions.map(|(when, holds)| {
+            let route = Route {
+                when: Some(when.to_owned()),
+                ..route("in/", "out")
+            };
+            (rule(route).sharing(&bodies), holds)
+        });
+        let message = &message;
+        std::thread::scope(|scope| {
+            for (rule, holds) in &rules {
+                scope.spawn(move || {
+                    for _ in 0..1_000 {
+                        let outcome = Router::route(rule, &message);
+                        let is_routed = matches!(outcome, Outcome::Published(_));
+                        assert_eq!(is_routed, *holds, "{rule:?}: {outcome:?}");
+                    }
+                });
+            }
+        });
+        assert_eq!(bodies.len(), 1, "for all of them");
     }
 
     #[test]
