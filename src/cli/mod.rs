@@ -10,6 +10,7 @@ mod man;
 mod output;
 mod publish;
 mod remote;
+mod replay;
 mod route;
 mod route_github;
 mod running;
@@ -84,6 +85,7 @@ enum Command {
     MakeTokens(make_tokens::MakeTokensArgs),
     Listen(listen::ListenArgs),
     Publish(publish::PublishArgs),
+    Replay(Box<replay::ReplayArgs>),
     RouteGithub(route_github::RouteGithubArgs),
     Route(route::RouteArgs),
     Check(check::CheckArgs),
@@ -218,6 +220,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::MakeTokens(args) => make_tokens::run(&global.keys, &args),
         Command::Listen(args) => listen::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
         Command::Route(args) => route::run(&global, &args),
         Command::Check(args) => check::run(&args),

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use hookbot_listen::dial::{Guard, Proxy, host_and_port};
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, Client};
@@ -170,6 +170,50 @@ impl Target {
             body: read(body, self.settings.max_answer, limit).await,
             duration: begin.elapsed(),
         })
+    }
+
+    /// Asks the service for something at another path of its own, and reads nothing of the body.
+    ///
+    /// # Errors
+    ///
+    /// When there is no answer.
+    pub(crate) async fn get(
+        &self,
+        target: &str,
+        mut headers: HeaderMap,
+    ) -> Result<Response<Incoming>, SendError> {
+        let url = &self.url;
+        headers.insert(header::HOST, url.host.clone());
+        for (name, value) in [
+            (header::AUTHORIZATION, &url.authorization),
+            (header::PROXY_AUTHORIZATION, &url.proxy_authorization),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+        for (name, value) in &self.settings.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        let uri = format!("{}{target}", url.origin).parse();
+        let uri = uri.map_err(|_| SendError::Unfit("its path fits no URL".to_owned()))?;
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let limit = self.settings.timeout;
+        let answer = timeout(limit, self.client.request(request)).await;
+        let answer = answer.map_err(|_| SendError::Timeout(limit))?;
+        answer.map_err(|error| failure(&error))
+    }
+
+    /// The path and query that it was made with.
+    pub(crate) fn path_and_query(&self) -> &PathAndQuery {
+        &self.url.target
+    }
+
+    /// Its host, with the port where one was given.
+    pub(crate) fn host(&self) -> &str {
+        self.url.host.to_str().unwrap_or_default()
     }
 
     fn request(&self, message: &Message, attempt: u32) -> Result<Request<Full<Bytes>>, SendError> {

@@ -48,7 +48,7 @@ pub(crate) fn is_known(name: &str) -> bool {
 
 /// A message. Its body is parsed when somebody asks for it, and only once.
 #[derive(Debug)]
-pub(crate) struct View {
+pub struct View {
     publication: Publication,
     offset: Offset,
     time: std::time::SystemTime,
@@ -57,7 +57,9 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn new(message: &Message) -> Arc<Self> {
+    /// Looks at a message.
+    #[must_use]
+    pub fn new(message: &Message) -> Arc<Self> {
         Arc::new(Self {
             publication: message.publication.clone(),
             offset: message.offset,
