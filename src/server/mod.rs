@@ -3,7 +3,7 @@
 //! It turns what comes over a socket into typed values, asks the broker, and writes the answer.
 //! The broker's rules are not here. Below this page, in reading order: a [`Listener`] accepts,
 //! `connection` speaks HTTP on what was accepted, `service` checks a request and finds its
-//! endpoint, `publish` and `subscribe` are the endpoints, and a `subscriber` is served over a
+//! endpoint, `publish`, `subscribe` and `call` are the endpoints, and a `subscriber` is served over a
 //! [`socket`], or over a response by an `event_stream`. [`admin`] answers questions about the log.
 //!
 //! Every wait here has a deadline and everything that is kept a bound; they are all in
@@ -11,6 +11,7 @@
 
 mod address_guard;
 pub mod admin;
+mod call;
 mod configuration;
 mod connection;
 mod cors;
@@ -69,6 +70,8 @@ use tracing::{info, warn};
 use crate::config::Config;
 
 pub use address_guard::{AddressGuard, ForbiddenAddress};
+pub use call::CallSettings;
+use call::Exchange;
 pub use configuration::{ConfigFile, Configuration};
 pub use deny_file::DenyFileError;
 pub use head::Patience;
@@ -86,7 +89,9 @@ pub use routing::Routing;
 use rules::Rulebook;
 pub use rules::Rules;
 pub use settings::Settings;
-pub use source::{FixedReply, OnFail, Promotion, Source, SourceError, SourceSecret, Sources};
+pub use source::{
+    Fallback, FixedReply, OnFail, Promotion, Source, SourceError, SourceSecret, Sources,
+};
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use token_uses::PreviousUse;
 use token_uses::TokenUses;
@@ -115,6 +120,7 @@ struct State {
     /// What the file of revoked tokens says.
     revoked: ArcSwap<DenyList>,
     roster: Arc<Roster>,
+    exchange: Arc<Exchange>,
     token_uses: TokenUses,
     memory: Memory,
     /// For every publisher, and for those without a token on top.
@@ -160,6 +166,7 @@ impl Server {
             changing: tokio::sync::Mutex::new(()),
             revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
             roster: Arc::default(),
+            exchange: Arc::default(),
             token_uses,
             memory: Memory::default(),
             bodies: [settings.max_in_flight, settings.max_in_flight / 4].map(Budget::new),

@@ -13,6 +13,8 @@ mod backfill;
 mod backfill_reconcile;
 mod bad_frames;
 mod bad_requests;
+mod callers;
+mod calls;
 mod canaries;
 mod configuration;
 mod corpus;
