@@ -8,8 +8,6 @@ use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
@@ -115,10 +113,8 @@ impl Api {
     ///
     /// When there is no certificate in it.
     pub fn trust(mut self, pem: &[u8]) -> Result<Self, Error> {
-        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let found = found.ok().filter(|found| !found.is_empty());
-        let found = found.ok_or_else(|| Error::Url("the CA file holds no certificate".into()))?;
-        self.wire.trust(found);
+        let trusted = self.wire.trust(pem);
+        trusted.map_err(|error| Error::Url(format!("of its CA: {error}")))?;
         Ok(self)
     }
 
@@ -244,7 +240,8 @@ impl Api {
         let unfit = |_| Error::Url("it can't be sent".to_owned());
         let mut request = Request::new(Full::default());
         *request.method_mut() = method.clone();
-        *request.uri_mut() = path
+        let url = format!("{}{path}", self.origin);
+        *request.uri_mut() = url
             .parse()
             .map_err(|_| Error::Url(format!("{path:?} is no path")))?;
         let headers = request.headers_mut();
