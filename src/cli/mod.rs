@@ -17,6 +17,7 @@ mod running;
 mod serve;
 mod sign;
 mod sources;
+mod tunnel;
 mod verify;
 mod webhook;
 
@@ -85,6 +86,7 @@ enum Command {
     MakeTokens(make_tokens::MakeTokensArgs),
     Listen(listen::ListenArgs),
     Publish(publish::PublishArgs),
+    Tunnel(Box<tunnel::TunnelArgs>),
     Replay(Box<replay::ReplayArgs>),
     RouteGithub(route_github::RouteGithubArgs),
     Route(route::RouteArgs),
@@ -220,6 +222,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::MakeTokens(args) => make_tokens::run(&global.keys, &args),
         Command::Listen(args) => listen::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Tunnel(args) => tunnel::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
         Command::Route(args) => route::run(&global, &args),
