@@ -8,6 +8,7 @@
 mod addresses;
 mod bad_frames;
 mod bad_requests;
+mod call_rights;
 mod callers;
 mod calls;
 mod canaries;
@@ -41,3 +42,5 @@ mod sources;
 mod support;
 mod tls;
 mod tokens;
+mod tunnel_model;
+mod tunnel_traps;
