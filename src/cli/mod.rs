@@ -23,6 +23,7 @@ mod running;
 mod serve;
 mod sign;
 mod sources;
+mod tunnel;
 mod verify;
 mod webhook;
 mod when;
@@ -95,6 +96,7 @@ enum Command {
     #[command(visible_alias = "client")]
     Forward(Box<forward::ForwardArgs>),
     Dead(dead::DeadArgs),
+    Tunnel(Box<tunnel::TunnelArgs>),
     Replay(Box<replay::ReplayArgs>),
     Reconcile(reconcile::ReconcileArgs),
     RouteGithub(route_github::RouteGithubArgs),
@@ -247,6 +249,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish(args) => publish::run(&args),
         Command::Forward(args) => forward::run(&args),
         Command::Dead(args) => dead::run(&args),
+        Command::Tunnel(args) => tunnel::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
