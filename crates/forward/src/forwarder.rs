@@ -57,7 +57,7 @@ impl Default for Settings {
         Self {
             concurrency: 1,
             retries: None,
-            first_pause: Duration::from_millis(500),
+            first_pause: Duration::from_millis(100),
             last_pause: Duration::from_secs(30),
             patience: 5,
             probe: Duration::from_secs(5),
