@@ -2,7 +2,9 @@
 
 mod check;
 mod completion;
+mod dead;
 mod delivery;
+mod forward;
 mod input;
 mod listen;
 mod log;
@@ -90,6 +92,9 @@ enum Command {
     MakeTokens(make_tokens::MakeTokensArgs),
     Listen(listen::ListenArgs),
     Publish(publish::PublishArgs),
+    #[command(visible_alias = "client")]
+    Forward(Box<forward::ForwardArgs>),
+    Dead(dead::DeadArgs),
     Replay(Box<replay::ReplayArgs>),
     Reconcile(reconcile::ReconcileArgs),
     RouteGithub(route_github::RouteGithubArgs),
@@ -127,6 +132,9 @@ enum Failure {
     /// Deliveries were missing, and are not any more.
     #[error("{0}")]
     Missing(String),
+    /// The last target has said that it wants no more.
+    #[error("every target has answered 410 Gone, so there is nobody left to forward to")]
+    Gone,
     /// Everything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -143,6 +151,7 @@ impl Failure {
             Self::Damaged(_) => 6,
             Self::Config(_) => 7,
             Self::Missing(_) => 8,
+            Self::Gone => 9,
         }
     }
 }
@@ -198,7 +207,8 @@ Exit codes:
   5  not done within --timeout
   6  messages on disk are damaged
   7  the configuration file is wrong
-  8  reconcile found that deliveries were missing";
+  8  reconcile found that deliveries were missing
+  9  every target of forward is gone (410)";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -235,6 +245,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::MakeTokens(args) => make_tokens::run(&global.keys, &args),
         Command::Listen(args) => listen::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Forward(args) => forward::run(&args),
+        Command::Dead(args) => dead::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),

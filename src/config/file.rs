@@ -388,7 +388,7 @@ mod tests {
                 .map(|topics| topics.to_string())
         };
         let source = |topic: &str, more: &str| {
-            format!("[[source]]\ntopic = '{topic}'\nsecrets = 'literal:s'\n{more}")
+            format!("[[source]]\ntopic = '{topic}'\nsecrets = 's'\n{more}")
         };
         let github = "provider = 'github'\n";
         let (here, below) = ("'/unsafe/github.com/'", "'/unsafe/github.com/org/a'");

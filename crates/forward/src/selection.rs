@@ -92,7 +92,7 @@ impl Selection {
         if !self.is_work() {
             return Selected::Wanted(message, None);
         }
-        let view = View::new(&logged(&message), None);
+        let view = View::new(&logged(&message));
         match self.filter.as_ref().map(|filter| filter.holds(&view)) {
             Some(Ok(false)) => return Selected::Skipped,
             Some(Err(reason)) => return Selected::Unfit(message, format!("the filter: {reason}")),

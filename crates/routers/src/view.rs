@@ -59,9 +59,14 @@ pub struct View {
 }
 
 impl View {
-    /// Looks at a message. Its body is taken from `bodies`, where others look at the same one.
+    /// Looks at a message.
     #[must_use]
-    pub fn new(message: &Message, bodies: Option<&Bodies>) -> Arc<Self> {
+    pub fn new(message: &Message) -> Arc<Self> {
+        Self::sharing(message, None)
+    }
+
+    /// Looks at a message whose body others look at, too.
+    pub(crate) fn sharing(message: &Message, bodies: Option<&Bodies>) -> Arc<Self> {
         Arc::new(Self {
             publication: message.publication.clone(),
             offset: message.offset,
