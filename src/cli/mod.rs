@@ -2,6 +2,7 @@
 
 mod check;
 mod completion;
+mod deliveries;
 mod input;
 mod listen;
 mod log;
@@ -91,6 +92,7 @@ enum Command {
     Check(check::CheckArgs),
     Log(log::LogArgs),
     Sources(sources::SourcesArgs),
+    Deliveries(deliveries::DeliveriesArgs),
     Verify(Box<verify::VerifyArgs>),
     Sign(Box<sign::SignArgs>),
     Completion(completion::CompletionArgs),
@@ -226,6 +228,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Sources(args) => sources::run(&args),
+        Command::Deliveries(args) => deliveries::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Completion(args) => completion::run(&args),
