@@ -20,6 +20,7 @@ mod table;
 mod text;
 mod tokens_table;
 
+pub(crate) use data_dir::state_dir;
 pub use data_dir::{NoDataDir, data_dir};
 pub use deliver_table::{DeliverTable, DeliverTableError, FromName, PathModeName};
 pub use file::{Config, ConfigError};

@@ -201,12 +201,12 @@ impl Forwarder {
                         }
                     }
                     Some(Given::Place(place)) => {
-                        tell(&Told::Heard);
                         let is_first = books.place.current().is_none();
                         books.pass(Some(place));
                         if is_first {
                             books.sync().await;
                         }
+                        tell(&Told::Heard);
                     }
                     Some(Given::Heard) => tell(&Told::Heard),
                     Some(Given::Trouble(trouble)) => tell(&Told::Trouble(&trouble)),
