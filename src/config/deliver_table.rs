@@ -197,7 +197,11 @@ impl DeliverTable {
         let path = match (self.path_mode.unwrap_or_default(), &filter) {
             (PathModeName::Drop, _) => PathMode::Drop,
             (PathModeName::Keep, Filter::Prefix(_)) => PathMode::Keep {
-                below: filter.as_str().to_owned(),
+                // Topics do not begin with the slash that stands for all of them.
+                below: match filter.as_str() {
+                    "/" => String::new(),
+                    prefix => prefix.to_owned(),
+                },
             },
             (PathModeName::Keep, Filter::Topic(_)) => {
                 let message = "there is nothing to keep of a single topic";

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::State;
-use super::deliveries::DeliveryReport;
+use super::deliveries::{DeliveryReport, Retried};
 use super::gate::Gate;
 use super::token_uses::PreviousUse;
 
@@ -50,6 +50,13 @@ pub enum Question {
     Sources,
     /// How each delivery is doing.
     Deliveries,
+    /// Offer messages again that a delivery has put aside.
+    Retry {
+        /// Its name.
+        delivery: String,
+        /// Their ids.
+        letters: Vec<u64>,
+    },
 }
 
 /// A line of an answer.
@@ -70,6 +77,8 @@ pub enum Line {
     Source(SourceReport),
     /// A delivery.
     Delivery(DeliveryReport),
+    /// What became of a message that was offered again.
+    Retried(Retried),
     /// A token of a previous key that is still in use.
     PreviousKey(PreviousUse),
     /// The question could not be answered.
@@ -157,6 +166,23 @@ async fn deliveries(state: &State, out: &Sender<Line>) -> Result<(), Gone> {
     Ok(())
 }
 
+/// Offers messages again, one after the other.
+async fn retry(
+    state: &State,
+    delivery: &str,
+    letters: Vec<u64>,
+    out: &Sender<Line>,
+) -> Result<(), Gone> {
+    for letter in letters {
+        let line = match state.deliveries.retry(delivery, letter).await {
+            Ok(retried) => Line::Retried(retried),
+            Err(error) => Line::Error(error),
+        };
+        send(out, line).await?;
+    }
+    Ok(())
+}
+
 /// Answers a question; stops when nobody listens.
 pub async fn answer(log: &dyn Log, question: Question, out: &Sender<Line>) {
     let answered = match question {
@@ -174,8 +200,8 @@ pub async fn answer(log: &dyn Log, question: Question, out: &Sender<Line>) {
             Ok(filter) => read(log, filter, Offset(from), limit, out).await,
         },
         Question::Verify => verify(log, out).await,
-        Question::Sources | Question::Deliveries => {
-            let reason = "no server is running here that could tell";
+        Question::Sources | Question::Deliveries | Question::Retry { .. } => {
+            let reason = "no server is running here";
             send(out, Line::Error(reason.to_owned())).await
         }
     };
@@ -328,6 +354,9 @@ async fn converse(state: &State, stream: UnixStream) -> io::Result<()> {
                 let _ = match question {
                     Question::Sources => sources(state, &out).await,
                     Question::Deliveries => deliveries(state, &out).await,
+                    Question::Retry { delivery, letters } => {
+                        retry(state, &delivery, letters, &out).await
+                    }
                     question => {
                         answer(&*state.broker.log(), question, &out).await;
                         Ok(())

@@ -14,13 +14,13 @@ mod signer;
 mod tally;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use hookbot_forward::letters::Limits;
+use hookbot_forward::store::{Pair, Store};
 use hookbot_forward::told::{Tell, Told};
-use hookbot_forward::{Forwarder, Letters, Place};
+use hookbot_forward::{Forwarder, Place};
 use hookbot_protocol::Cursor;
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -30,10 +30,10 @@ use tracing::{debug, error, info, warn};
 use super::State;
 use super::address_guard::AddressGuard;
 pub(super) use board::Board;
-use board::Entry;
+use board::{Aside, Entry};
 pub use delivery::{Delivery, DeliveryError};
 use log_source::LogSource;
-pub use report::{DeliveryReport, DeliveryState};
+pub use report::{DeliveryReport, DeliveryState, Retried};
 use service::Service;
 pub use signer::{Signer, SignerError};
 use tally::Tally;
@@ -124,14 +124,23 @@ async fn start(state: &Arc<State>, delivery: Delivery, known: Known) -> Running 
         topic: delivery.filter.to_string(),
         url: String::new(),
         tally: tally.clone(),
+        aside: None,
     };
     let stop = state.stop.child_token();
     let ready = prepare(state, &delivery, &tally, place).await;
     let (entry, work) = match ready {
         Ok(ready) => {
-            info!(delivery = name, topic = entry.topic, to = %ready.shown, "delivering");
-            let url = ready.shown.clone();
-            (Entry { url, ..entry }, Some(ready))
+            let url = ready.service.target.to_string();
+            info!(delivery = name, topic = entry.topic, to = url, "delivering");
+            let service = ready.service.clone();
+            let aside = ready.forwarder.letters.clone();
+            let aside = aside.map(|letters| Aside { letters, service });
+            let entry = Entry {
+                url,
+                aside,
+                ..entry
+            };
+            (entry, Some(ready))
         }
         Err(error) => {
             let error = format!("{error:#}");
@@ -163,8 +172,7 @@ async fn start(state: &Arc<State>, delivery: Delivery, known: Known) -> Running 
 struct Ready {
     forwarder: Forwarder,
     source: LogSource,
-    /// The URL, fit to be shown.
-    shown: String,
+    service: Arc<Service>,
 }
 
 async fn prepare(
@@ -174,15 +182,12 @@ async fn prepare(
     place: Option<Place>,
 ) -> anyhow::Result<Ready> {
     let name = delivery.name.clone();
-    let folder = state.settings.data_dir.as_deref();
-    let folder = folder.map(|data| folder_of(data.to_owned(), &name));
-    let mut place = match (place, &folder) {
+    let pair = state.settings.data_dir.as_deref();
+    let pair = pair.map(|data_dir| pair_in(data_dir, &name));
+    let mut place = match (place, pair.clone()) {
         (Some(place), _) => place,
         (None, None) => Place::in_memory(),
-        (None, Some(folder)) => {
-            let folder = folder.clone();
-            spawn_blocking(move || Place::open(&folder)).await??
-        }
+        (None, Some(pair)) => spawn_blocking(move || pair.place()).await??,
     };
     if place.current().is_none() && !delivery.from_start {
         let now = Cursor {
@@ -205,21 +210,20 @@ async fn prepare(
     let wanted = delivery.clone();
     // Trusted certificates are read.
     let target = spawn_blocking(move || wanted.target(Arc::new(guard))).await??;
-    let shown = target.to_string();
-    let service = Service {
+    let service = Arc::new(Service {
         target,
         signer: delivery.signer()?,
         tally: tally.clone(),
-    };
+    });
     let forwarder = Forwarder {
-        taker: Arc::new(service),
+        taker: service.clone(),
         selection: delivery.selection()?,
         settings: hookbot_forward::Settings {
             grace: state.settings.grace,
             ..delivery.forwarding()
         },
         place,
-        letters: folder.map(|folder| Letters::new(&folder.join("dead"), Limits::default())),
+        letters: pair.map(|pair| pair.letters()),
         tell: tell(name, tally.clone()),
     };
     let source = LogSource {
@@ -231,13 +235,18 @@ async fn prepare(
     Ok(Ready {
         forwarder,
         source,
-        shown,
+        service,
     })
 }
 
-/// Where everything of the delivery of this name is.
-fn folder_of(data_dir: PathBuf, name: &str) -> PathBuf {
-    data_dir.join("deliveries").join(name)
+/// What is remembered of the deliveries of the server that keeps its messages in this folder.
+#[must_use]
+pub fn store_in(data_dir: &Path) -> Store {
+    Store::new(&data_dir.join("deliveries"))
+}
+
+fn pair_in(data_dir: &Path, name: &str) -> Pair {
+    store_in(data_dir).named(name, "deliver", name)
 }
 
 /// Logs and counts what happens to a delivery.

@@ -72,7 +72,9 @@ use crate::config::{Config, ConfigError};
 pub use address_guard::{AddressGuard, ForbiddenAddress};
 pub use configuration::{ConfigFile, Configuration};
 use deliveries::Board;
-pub use deliveries::{Delivery, DeliveryError, DeliveryReport, DeliveryState, Signer, SignerError};
+pub use deliveries::{
+    Delivery, DeliveryError, DeliveryReport, DeliveryState, Retried, Signer, SignerError, store_in,
+};
 pub use deny_file::DenyFileError;
 pub use head::Patience;
 use limits::{Budget, Failures, Strangers};

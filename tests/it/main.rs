@@ -11,6 +11,8 @@ mod bad_requests;
 mod canaries;
 mod configuration;
 mod corpus;
+mod deliver_command;
+mod deliver_crash;
 mod deliveries;
 mod event_streams;
 mod events;

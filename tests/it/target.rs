@@ -49,6 +49,8 @@ pub(crate) enum Answer {
     Reply(u16, &'static str),
     /// The connection is reset.
     Reset,
+    /// It is taken, and the connection is reset before that could be said.
+    Lost,
     /// Nothing, until whoever asked gives up.
     Silence,
     /// Success, once this is notified.
@@ -134,7 +136,7 @@ async fn serve(
         let answer = answer(&asked);
         asked.is_taken = matches!(
             answer,
-            Answer::Reply(200..=299, _) | Answer::Held(_) | Answer::Endless(_)
+            Answer::Reply(200..=299, _) | Answer::Lost | Answer::Held(_) | Answer::Endless(_)
         );
         // The test may have seen enough.
         let _ = tell.send(asked);
@@ -145,7 +147,7 @@ async fn serve(
                     return;
                 }
             }
-            Answer::Reset => {
+            Answer::Reset | Answer::Lost => {
                 let socket = socket2::SockRef::from(&stream);
                 socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
                 return;

@@ -42,6 +42,17 @@ pub struct DeliveryReport {
     pub next_attempt: Option<u64>,
 }
 
+/// What became of a message that was put aside and offered again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retried {
+    /// Its id.
+    pub id: u64,
+    /// Whether the service has taken it, so that it is not aside any longer.
+    pub is_taken: bool,
+    /// What the service said.
+    pub text: String,
+}
+
 /// What a delivery is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
