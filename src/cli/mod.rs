@@ -3,6 +3,7 @@
 mod check;
 mod completion;
 mod dead;
+mod deliveries;
 mod delivery;
 mod forward;
 mod input;
@@ -104,6 +105,7 @@ enum Command {
     Check(check::CheckArgs),
     Log(log::LogArgs),
     Sources(sources::SourcesArgs),
+    Deliveries(deliveries::DeliveriesArgs),
     Verify(Box<verify::VerifyArgs>),
     Sign(Box<sign::SignArgs>),
     Completion(completion::CompletionArgs),
@@ -257,6 +259,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Sources(args) => sources::run(&args),
+        Command::Deliveries(args) => deliveries::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Completion(args) => completion::run(&args),
