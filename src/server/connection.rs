@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::State;
 use super::error::HttpError;
-use super::head::HeadGuard;
+use super::head::{HeadGuard, Requests};
 use super::places::Door;
 use super::reply::Watched;
 use super::service;
@@ -143,7 +143,7 @@ async fn tell(state: &State, transport: Transport, error: &HttpError) {
 
 async fn serve(state: Arc<State>, transport: Transport, peer: Peer) {
     let (guard, requests) = HeadGuard::new(transport, state.settings.patience);
-    let open = Open::new(&state);
+    let open = Open::new(&state, requests.clone());
     let service = service_fn(|request| {
         let (state, requests, open) = (&state, requests.clone(), &open);
         async move {
@@ -185,16 +185,24 @@ fn http() -> http1::Builder {
 pub(super) struct Open {
     /// Work that the server waits for before it tells subscribers to go.
     work: Mutex<Option<TaskTrackerToken>>,
+    requests: Arc<Requests>,
 }
 
 impl Open {
-    fn new(state: &State) -> Self {
+    fn new(state: &State, requests: Arc<Requests>) -> Self {
         Self {
             work: Mutex::new(Some(state.requests.token())),
+            requests,
         }
     }
 
-    /// Says that the connection is a subscriber's from now on.
+    /// What the requests and whoever watches the connection tell each other.
+    pub(super) fn requests(&self) -> &Arc<Requests> {
+        &self.requests
+    }
+
+    /// Says that the connection is a subscriber's from now on, or something else's that ends only
+    /// when it is told to.
     pub(super) fn subscribes(&self) {
         self.work
             .lock()

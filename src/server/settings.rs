@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hookbot_protocol::Keys;
 
+use super::call::CallSettings;
 use super::head::Patience;
 use super::rules::Rules;
 use super::tls::TlsFiles;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub deduplicate: Option<Duration>,
     /// The largest body that may be published, in bytes.
     pub max_body: usize,
+    /// How calls are treated.
+    pub calls: CallSettings,
     /// For a body, from the end of its head to its own.
     pub body_timeout: Duration,
     /// For a request's head, and between requests.
@@ -71,6 +74,7 @@ impl Settings {
             cors_origin: None,
             deduplicate: None,
             max_body: 25 << 20,
+            calls: CallSettings::default(),
             body_timeout: Duration::from_secs(60),
             patience: Patience {
                 head: Duration::from_secs(10),

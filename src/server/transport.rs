@@ -72,6 +72,19 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Has the connection end, once it is dropped, in a way that nobody takes for a good end.
+    pub(super) fn reset(&self) {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+            Stream::Unix(_) => return,
+        };
+        // It is over in any case.
+        let _ = stream.set_zero_linger();
+    }
+}
+
 impl From<TcpStream> for Transport {
     /// A plain connection that counts against no limit, for those who accept by themselves.
     fn from(stream: TcpStream) -> Self {

@@ -6,15 +6,33 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod addresses;
+#[path = "../../crates/backfill/tests/it/stand_in.rs"]
+#[allow(dead_code, reason = "another test needs the rest")]
+mod api_stand_in;
+mod backfill;
+mod backfill_reconcile;
 mod bad_frames;
 mod bad_requests;
+mod call_rights;
+mod callers;
+mod calls;
 mod canaries;
 mod configuration;
 mod corpus;
+mod dead;
+mod deliver_command;
+mod deliver_crash;
+mod deliveries;
 mod event_streams;
 mod events;
 mod fan_out;
 mod floods;
+mod foreign_channels;
+mod forward;
+mod forward_command;
+mod forward_faults;
+mod forward_stage;
+mod forward_ways;
 mod handshakes;
 mod isolation;
 mod limits;
@@ -27,10 +45,12 @@ mod program;
 mod providers;
 mod publishing;
 mod rates;
+mod replay;
 mod revocation;
 mod rotation;
 mod routes;
 mod routing;
+mod save;
 mod security;
 mod shutdown;
 mod signatures;
@@ -38,5 +58,8 @@ mod slow_clients;
 mod source_command;
 mod sources;
 mod support;
+mod target;
 mod tls;
 mod tokens;
+mod tunnel_model;
+mod tunnel_traps;

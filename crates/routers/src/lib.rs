@@ -51,7 +51,8 @@ pub use outcome::{Outcome, Unmatched};
 pub use route::{Fault, Part, Preset, Route};
 pub use router::{RouteError, Router};
 pub use rule::Rule;
-pub use view::NAMES;
+pub use template::{Condition, Kind, Template};
+pub use view::{NAMES, View};
 
 #[cfg(test)]
 mod tests {

@@ -130,7 +130,7 @@ impl Rule {
         {
             return Err(Why::NotMatched(Unmatched::Unverified));
         }
-        let view = View::new(message, self.bodies.as_ref());
+        let view = View::sharing(message, self.bodies.as_ref());
         if let Some(when) = &self.when {
             let holds = when.holds(&view);
             let part = "when";
