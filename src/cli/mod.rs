@@ -2,6 +2,8 @@
 
 mod check;
 mod completion;
+mod dead;
+mod forward;
 mod input;
 mod listen;
 mod log;
@@ -84,6 +86,9 @@ enum Command {
     MakeTokens(make_tokens::MakeTokensArgs),
     Listen(listen::ListenArgs),
     Publish(publish::PublishArgs),
+    #[command(visible_alias = "client")]
+    Forward(Box<forward::ForwardArgs>),
+    Dead(dead::DeadArgs),
     Replay(Box<replay::ReplayArgs>),
     RouteGithub(route_github::RouteGithubArgs),
     Route(route::RouteArgs),
@@ -117,6 +122,9 @@ enum Failure {
     /// The configuration file is wrong.
     #[error("{0}")]
     Config(ConfigError),
+    /// The last target has said that it wants no more.
+    #[error("every target has answered 410 Gone, so there is nobody left to forward to")]
+    Gone,
     /// Everything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -132,6 +140,7 @@ impl Failure {
             Self::Timeout(_) => 5,
             Self::Damaged(_) => 6,
             Self::Config(_) => 7,
+            Self::Gone => 8,
         }
     }
 }
@@ -186,7 +195,8 @@ Exit codes:
   4  the server can't be reached or was lost
   5  not done within --timeout
   6  messages on disk are damaged
-  7  the configuration file is wrong";
+  7  the configuration file is wrong
+  8  every target of forward is gone (410)";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -219,6 +229,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::MakeTokens(args) => make_tokens::run(&global.keys, &args),
         Command::Listen(args) => listen::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Forward(args) => forward::run(&args),
+        Command::Dead(args) => dead::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
         Command::Route(args) => route::run(&global, &args),

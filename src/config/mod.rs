@@ -18,6 +18,7 @@ mod table;
 mod text;
 mod tokens_table;
 
+pub(crate) use data_dir::state_dir;
 pub use data_dir::{NoDataDir, data_dir};
 pub use file::{Config, ConfigError};
 pub(crate) use keys::without_newline;
