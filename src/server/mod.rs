@@ -3,17 +3,20 @@
 //! It turns what comes over a socket into typed values, asks the broker, and writes the answer.
 //! The broker's rules are not here. Below this page, in reading order: a [`Listener`] accepts,
 //! `connection` speaks HTTP on what was accepted, `service` checks a request and finds its
-//! endpoint, `publish` and `subscribe` are the endpoints, and a `subscriber` is served over a
+//! endpoint, `publish`, `subscribe` and `call` are the endpoints, and a `subscriber` is served over a
 //! [`socket`], or over a response by an `event_stream`. [`admin`] answers questions about the log.
 //!
 //! Every wait here has a deadline and everything that is kept a bound; they are all in
 //! [`Settings`], or constants beside their use.
 
+mod address_guard;
 pub mod admin;
+mod call;
 mod configuration;
 mod connection;
 mod cors;
 mod credentials;
+mod deliveries;
 mod deny_file;
 mod error;
 mod event_stream;
@@ -28,6 +31,7 @@ mod memory;
 mod metrics;
 mod networks;
 mod place;
+mod places;
 mod proxies;
 mod publish;
 mod rate;
@@ -56,18 +60,24 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
 use hookbot_protocol::{DenyList, Token};
-use hookbot_routers::Router;
+use hookbot_routers::{Bodies, Router};
 use hookbot_signatures::Scheme;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
+pub use address_guard::{AddressGuard, ForbiddenAddress};
+pub use call::CallSettings;
+use call::Exchange;
 pub use configuration::{ConfigFile, Configuration};
+use deliveries::Board;
+pub use deliveries::{
+    Delivery, DeliveryError, DeliveryReport, DeliveryState, Retried, Signer, SignerError, store_in,
+};
 pub use deny_file::DenyFileError;
 pub use head::Patience;
 use limits::{Budget, Failures, Strangers};
@@ -75,6 +85,8 @@ pub use listener::{Bind, BindSyntax, Listener};
 use memory::Memory;
 use metrics::Metrics;
 pub use networks::{Networks, NetworksError};
+pub(crate) use places::DOOR;
+use places::Places;
 pub use proxies::{ForwardedHeader, ForwardedHeaderError, TrustedProxies};
 pub use rate::{Period, Rate, RateError};
 use roster::Roster;
@@ -82,7 +94,9 @@ pub use routing::Routing;
 use rules::Rulebook;
 pub use rules::Rules;
 pub use settings::Settings;
-pub use source::{FixedReply, OnFail, Promotion, Source, SourceError, SourceSecret, Sources};
+pub use source::{
+    Fallback, FixedReply, OnFail, Promotion, Source, SourceError, SourceSecret, Sources,
+};
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use token_uses::PreviousUse;
 use token_uses::TokenUses;
@@ -111,20 +125,26 @@ struct State {
     /// What the file of revoked tokens says.
     revoked: ArcSwap<DenyList>,
     roster: Arc<Roster>,
+    exchange: Arc<Exchange>,
     token_uses: TokenUses,
     memory: Memory,
     /// For every publisher, and for those without a token on top.
     bodies: [Budget; 2],
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// No more connections, no more requests.
     stop: CancellationToken,
     /// No more for the routers than there is.
     last_call: CancellationToken,
     /// No more subscribers.
     close: CancellationToken,
+    /// What rules have parsed lately.
+    parsed: Bodies,
     /// What is asked and not answered yet.
     requests: TaskTracker,
     routing: TaskTracker,
+    /// What is delivered to services.
+    deliveries: Board,
+    delivering: TaskTracker,
     /// Every connection, whatever it has become.
     connections: TaskTracker,
 }
@@ -144,8 +164,14 @@ impl Server {
             .unsafe_share
             .unwrap_or_else(|| half(settings.unsafe_rate));
         let token_uses = TokenUses::default();
+        let deliveries = Board::default();
         let state = State {
-            metrics: Metrics::new(broker.clone(), book.clone(), &token_uses),
+            metrics: Metrics::new(
+                broker.clone(),
+                book.clone(),
+                &token_uses,
+                deliveries.clone(),
+            ),
             broker,
             tls: tls.map(Arc::new),
             failures: Failures::new(),
@@ -154,17 +180,22 @@ impl Server {
             changing: tokio::sync::Mutex::new(()),
             revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
             roster: Arc::default(),
+            exchange: Arc::default(),
             token_uses,
             memory: Memory::default(),
             bodies: [settings.max_in_flight, settings.max_in_flight / 4].map(Budget::new),
-            places: Arc::new(Semaphore::new(
-                settings.max_connections.min(Semaphore::MAX_PERMITS),
+            places: Arc::new(Places::new(
+                settings.max_connections,
+                settings.max_connections_per_address,
             )),
+            parsed: Bodies::default(),
             stop: CancellationToken::new(),
             last_call: CancellationToken::new(),
             close: CancellationToken::new(),
             requests: TaskTracker::new(),
             routing: TaskTracker::new(),
+            deliveries,
+            delivering: TaskTracker::new(),
             connections: TaskTracker::new(),
             settings,
         };
@@ -187,12 +218,19 @@ impl Server {
 
     /// Does what a file says, and what it will say when it changes. Of its `[server]` only the
     /// caller knows what to do.
-    #[must_use]
-    pub fn with_configuration(mut self, file: ConfigFile, config: Config) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When a secret or a certificate of a delivery can't be used.
+    pub fn with_configuration(
+        mut self,
+        file: ConfigFile,
+        config: Config,
+    ) -> Result<Self, ConfigError> {
         let (state, routing) = (self.state.clone(), self.routing.clone());
-        let configuration = Configuration::new(state, routing, file, config);
+        let configuration = Configuration::new(state, routing, file, config)?;
         self.configuration = Some(Arc::new(configuration));
-        self
+        Ok(self)
     }
 
     /// The file's part, so that somebody can have it reloaded.
@@ -283,6 +321,12 @@ impl Control {
     #[must_use]
     pub fn rules(&self) -> Rules {
         self.0.book.load().rules.clone()
+    }
+
+    /// How each delivery is doing, in the order of the file.
+    #[must_use]
+    pub fn deliveries(&self) -> Vec<DeliveryReport> {
+        self.0.deliveries.reports()
     }
 
     /// Changes the rules, or nothing when `change` fails.
@@ -398,7 +442,8 @@ impl State {
         self.broker.flushed().await;
         self.close.cancel();
         self.connections.close();
-        self.connections.wait().await;
+        self.delivering.close();
+        tokio::join!(self.connections.wait(), self.delivering.wait());
     }
 }
 
@@ -408,14 +453,11 @@ async fn accept(state: Arc<State>, listener: Listener) {
     let patience = state.settings.write_timeout;
     let accepting = async {
         loop {
-            // Beyond the limit, newcomers wait in the system's queue.
-            let Ok(place) = state.places.clone().acquire_owned().await else {
+            let Some(door) = state.places.door().await else {
                 return;
             };
             match listener.accept(patience).await {
-                Ok((stream, peer)) => {
-                    connection::start(&state, Transport::new(stream, place), peer)
-                }
+                Ok((stream, peer)) => connection::start(&state, stream, peer, door),
                 Err(error) if is_peers(&error) => {}
                 Err(error) => {
                     warn!(%error, "cannot accept connections, trying again in {ACCEPT_PAUSE:?}");

@@ -6,12 +6,23 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod addresses;
+#[path = "../../crates/backfill/tests/it/stand_in.rs"]
+#[allow(dead_code, reason = "another test needs the rest")]
+mod api_stand_in;
+mod backfill;
+mod backfill_reconcile;
 mod bad_frames;
 mod bad_requests;
+mod call_rights;
+mod callers;
+mod calls;
 mod canaries;
 mod configuration;
 mod corpus;
 mod dead;
+mod deliver_command;
+mod deliver_crash;
+mod deliveries;
 mod event_streams;
 mod events;
 mod fan_out;
@@ -22,6 +33,7 @@ mod forward_command;
 mod forward_faults;
 mod forward_stage;
 mod forward_ways;
+mod handshakes;
 mod isolation;
 mod limits;
 mod listening;
@@ -30,6 +42,7 @@ mod many_subscribers;
 mod metrics;
 mod paths;
 mod program;
+mod providers;
 mod publishing;
 mod rates;
 mod replay;
@@ -40,9 +53,13 @@ mod routing;
 mod save;
 mod security;
 mod shutdown;
+mod signatures;
 mod slow_clients;
 mod source_command;
 mod sources;
 mod support;
+mod target;
 mod tls;
 mod tokens;
+mod tunnel_model;
+mod tunnel_traps;

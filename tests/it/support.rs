@@ -120,7 +120,7 @@ impl TestServer {
                 ..ConfigFile::default()
             };
             let config = file.load().unwrap();
-            server = server.with_configuration(file, config);
+            server = server.with_configuration(file, config).unwrap();
         }
         let configuration = server.configuration();
         let listeners = Listener::bind(&"127.0.0.1:0".parse().unwrap())
@@ -173,6 +173,12 @@ impl TestServer {
         let line = format!("POST /pub/{topic}");
         self.request(&line, &[("Authorization", &bearer)], body.as_bytes())
             .await
+    }
+
+    /// Asks until there is a place for one more connection.
+    pub(crate) async fn until_there_is_a_place(&self) {
+        let asking = async { while self.request("GET /status", &[], b"").await.status != 200 {} };
+        timeout(PATIENCE, asking).await.expect("no place");
     }
 
     /// Opens a WebSocket.

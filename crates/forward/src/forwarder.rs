@@ -43,6 +43,9 @@ pub struct Settings {
     pub patience: u32,
     /// How often it is asked then, at least.
     pub probe: Duration,
+    /// How large the messages may be together that are read and not dealt with, in bytes. The last
+    /// one may exceed it.
+    pub ahead: usize,
     /// How long an offer that has begun may take when the forwarder is told to stop.
     pub grace: Duration,
     /// Stop after so many messages.
@@ -58,6 +61,7 @@ impl Default for Settings {
             last_pause: Duration::from_secs(30),
             patience: 5,
             probe: Duration::from_secs(5),
+            ahead: 32 << 20,
             grace: Duration::from_secs(10),
             count: None,
         }
@@ -101,6 +105,11 @@ impl Forwarder {
     /// When it is stopped, it takes no more messages, gives those on offer its grace, and keeps
     /// its place before those that were not taken.
     pub async fn run(self, source: &dyn Source, stop: CancellationToken) -> Summary {
+        self.run_on(source, stop).await.0
+    }
+
+    /// As [`Self::run`]; also gives back the place, for another one to go on there.
+    pub async fn run_on(self, source: &dyn Source, stop: CancellationToken) -> (Summary, Place) {
         let Self {
             taker,
             selection,
@@ -118,7 +127,7 @@ impl Forwarder {
             breaker: Breaker::new(settings.patience, settings.probe),
             stop: stop.child_token(),
         };
-        let mut books = Books::new(place, &tell);
+        let mut books = Books::new(place, settings.ahead, &tell);
         let selection = Arc::new(selection);
         let mut lanes = Lanes::default();
         let mut offers = FuturesUnordered::new();
@@ -207,7 +216,7 @@ impl Forwarder {
         }
         drop(offers);
         books.sync().await;
-        books.summary
+        (books.summary, books.place)
     }
 }
 
@@ -222,9 +231,9 @@ struct Books<'a> {
 }
 
 impl<'a> Books<'a> {
-    fn new(place: Place, tell: &'a Tell) -> Self {
+    fn new(place: Place, ahead: usize, tell: &'a Tell) -> Self {
         Self {
-            window: Window::default(),
+            window: Window::new(ahead),
             place,
             summary: Summary::default(),
             tell,
@@ -235,7 +244,10 @@ impl<'a> Books<'a> {
     /// A message is dealt with for good.
     fn finish(&mut self, number: u64) {
         let kept = match self.window.finish(number) {
-            Progress::Through(place, passed) => self.place.advance(place, &passed),
+            Progress::Through(place, passed) => {
+                (self.tell)(&Told::Place(&place));
+                self.place.advance(place, &passed)
+            }
             Progress::Ahead(place) => self.place.take(place),
             Progress::Unknown => Ok(()),
         };
@@ -246,6 +258,7 @@ impl<'a> Books<'a> {
     fn pass(&mut self, place: Option<String>) {
         let number = self.window.push(place, 0);
         if let Progress::Through(place, passed) = self.window.finish(number) {
+            (self.tell)(&Told::Place(&place));
             self.place.note(place, &passed);
         }
     }

@@ -84,6 +84,25 @@ impl Place {
         Ok(place)
     }
 
+    /// Begins there, if it has never been anywhere, and has the disk keep that.
+    ///
+    /// # Errors
+    ///
+    /// When that can't be written.
+    pub async fn begin_at(&mut self, place: String) -> io::Result<()> {
+        if self.current.is_none() {
+            self.advance(place, &[])?;
+            self.sync().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is gone with the process.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.journal.is_none()
+    }
+
     /// The place in a folder that another process may have open.
     ///
     /// # Errors
@@ -322,6 +341,18 @@ mod tests {
         let place = Place::open(&folder).unwrap();
         assert_eq!(place.current(), Some("e.3\n%"));
         assert!(!place.is_ahead("e.3\n%") && place.is_ahead("e.4"));
+    }
+
+    #[tokio::test]
+    async fn only_one_who_was_nowhere_begins_where_he_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        for place in ["e.1", "e.2"] {
+            let mut own = Place::open(folder.path()).unwrap();
+            own.begin_at(place.to_owned()).await.unwrap();
+            drop(own);
+            let kept = Place::peek(folder.path()).unwrap();
+            assert_eq!(kept.as_deref(), Some("e.1"));
+        }
     }
 
     #[test]

@@ -250,9 +250,13 @@ impl Target {
         Ok(request)
     }
 
-    /// The URL for a message: the target's, with what is kept of its topic, and its query behind
-    /// the target's own.
-    fn uri(&self, message: &Message) -> Result<Uri, SendError> {
+    /// The URL that a message is sent to: the target's, with what is kept of its topic, and its
+    /// query behind the target's own.
+    ///
+    /// # Errors
+    ///
+    /// When the message makes no URL.
+    pub fn uri(&self, message: &Message) -> Result<Uri, SendError> {
         let Url { origin, target, .. } = &*self.url;
         let mut path = target.path().to_owned();
         if let PathMode::Keep { below } = &self.settings.path

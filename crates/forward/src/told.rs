@@ -55,6 +55,8 @@ pub enum Told<'a> {
     Gone(&'a Answer),
     /// Something is wrong with the source.
     Trouble(&'a Trouble),
+    /// Everything up to this place is dealt with.
+    Place(&'a str),
     /// The source has said something, if only that it is there.
     Heard,
     /// The place can't be kept: after a crash, messages will be offered again.

@@ -3,8 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 
 /// The messages between the oldest that is not dealt with and the newest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Window {
+    /// How large the messages are together before no more are read. The last one may exceed it.
+    most: usize,
     /// The number of the first entry.
     first: u64,
     entries: VecDeque<Entry>,
@@ -33,6 +35,16 @@ pub(crate) enum Progress {
 }
 
 impl Window {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most,
+            first: 0,
+            entries: VecDeque::new(),
+            open: 0,
+            bytes: 0,
+        }
+    }
+
     /// Adds a message behind the others; its number.
     pub(crate) fn push(&mut self, place: Option<String>, bytes: usize) -> u64 {
         self.entries.push_back(Entry {
@@ -77,15 +89,12 @@ impl Window {
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.open < MAX_OPEN && self.bytes < MAX_BYTES && self.entries.len() < MAX_SPAN
+        self.open < MAX_OPEN && self.bytes < self.most && self.entries.len() < MAX_SPAN
     }
 }
 
 /// How many messages wait for one target.
 const MAX_OPEN: usize = 1_024;
-
-/// How large they are together before no more are read. The last one may exceed it.
-const MAX_BYTES: usize = 32 << 20;
 
 /// How far one may be ahead of the oldest: each that is has to be remembered.
 const MAX_SPAN: usize = 65_536;
@@ -159,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_place_moves_over_what_is_done_without_a_hole() {
-        let mut window = Window::default();
+        let mut window = Window::new(10);
         let numbers: Vec<_> = (0..4).map(|n| window.push(place(n), 1)).collect();
         assert_eq!(window.finish(numbers[1]), Progress::Ahead("1".to_owned()));
         let through = |place: &str| Progress::Through(place.to_owned(), vec![place.to_owned()]);
@@ -173,8 +182,8 @@ mod tests {
 
     #[test]
     fn there_is_room_until_too_much_is_open() {
-        let mut window = Window::default();
-        let large = window.push(None, MAX_BYTES);
+        let mut window = Window::new(10);
+        let large = window.push(None, 10);
         assert!(!window.has_room());
         window.finish(large);
         assert!(window.has_room());
@@ -188,7 +197,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_ends_first_the_place_is_that_of_a_model(order in Just((0..20).collect::<Vec<u64>>()).prop_shuffle()) {
-            let mut window = Window::default();
+            let mut window = Window::new(10);
             for number in 0..20 {
                 window.push(place(number), 0);
             }

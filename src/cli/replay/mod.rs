@@ -1,10 +1,12 @@
 //! `hookbot replay`: messages once more, from files or from a server's log; and, by a provider's
 //! name, from what it says it has sent.
 
+mod backfill;
+mod github;
+mod gitlab;
 mod report;
 mod resign;
 mod send;
-mod when;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -51,7 +53,10 @@ pub(super) struct ReplayArgs {
 
 /// Whose API is asked for its deliveries: a file each in this folder.
 #[derive(Debug, Subcommand)]
-enum Provider {}
+enum Provider {
+    Github(Box<github::GithubReplayArgs>),
+    Gitlab(Box<gitlab::GitlabReplayArgs>),
+}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -62,8 +67,10 @@ Examples:
   hookbot replay --pace original saved/ https://TOKEN@example.com/pub/stripe";
 
 pub(super) fn run(args: &ReplayArgs) -> Result<(), Failure> {
-    if let Some(provider) = &args.provider {
-        match *provider {}
+    match &args.provider {
+        Some(Provider::Github(args)) => return github::run(args),
+        Some(Provider::Gitlab(args)) => return gitlab::run(args),
+        None => {}
     }
     let target = args.target.as_deref().unwrap_or_default();
     let is_url = |from: &String| from.contains("://");

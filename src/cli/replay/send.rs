@@ -16,9 +16,9 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::super::Failure;
+use super::super::when::When;
 use super::report::Report;
 use super::resign::ResignArgs;
-use super::when::When;
 use crate::config::Span;
 
 /// Which messages are sent again, and how.
