@@ -11,6 +11,7 @@ use http::header::{
     WWW_AUTHENTICATE,
 };
 
+use super::channels::BadResponse;
 use super::head::Flaw;
 use super::reply::{Reply, line};
 
@@ -41,8 +42,24 @@ pub(super) enum HttpError {
     Promotion(TopicError),
     #[error("there are as many subscribers as there may be")]
     Subscribers,
-    #[error("there are as many subscribers with this token as there may be")]
+    #[error("there are as many subscribers with this token or on this channel as there may be")]
     SubscribersOfToken,
+    #[error("there are as many channels in use as there may be")]
+    Channels,
+    #[error("nobody has been given such a channel")]
+    NoChannel,
+    #[error("the channel already has a client")]
+    ChannelTaken,
+    #[error("Client not connected")]
+    NoClient,
+    #[error("the client has gone, or could not take the request")]
+    ClientGone,
+    #[error("the client's answer is no response: {0}")]
+    BadAnswer(#[from] BadResponse),
+    #[error("the client has not answered in time")]
+    NoAnswer,
+    #[error("channels for encrypted events are not offered here")]
+    Encrypted,
     #[error("the server has no memory to spare")]
     Memory,
     #[error("too many wrong tokens or signatures came from your address")]
@@ -92,7 +109,10 @@ impl HttpError {
             Self::Unauthorized | Self::Signature(_) => StatusCode::UNAUTHORIZED,
             Self::Origin | Self::Address => StatusCode::FORBIDDEN,
             Self::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoChannel | Self::NoClient => StatusCode::NOT_FOUND,
+            Self::ChannelTaken => StatusCode::CONFLICT,
+            Self::ClientGone | Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
+            Self::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
             Self::Gone => StatusCode::GONE,
             Self::NotRead(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -105,9 +125,12 @@ impl HttpError {
             | Self::TooManyFailures(_)
             | Self::Rate { .. }
             | Self::SubscribersOfToken => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::Memory | Self::Subscribers | Self::NotReady | Self::NotKept(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Busy
+            | Self::Memory
+            | Self::Subscribers
+            | Self::Channels
+            | Self::NotReady
+            | Self::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -125,6 +148,13 @@ impl HttpError {
             Self::ContentType(_) => "content_type",
             Self::Promotion(_) => "promotion",
             Self::Subscribers | Self::SubscribersOfToken => "subscribers",
+            Self::Channels => "channels",
+            Self::NoChannel | Self::Encrypted => "channel",
+            Self::ChannelTaken => "channel_taken",
+            Self::NoClient => "no_client",
+            Self::ClientGone => "client_gone",
+            Self::BadAnswer(_) => "bad_answer",
+            Self::NoAnswer => "no_answer",
             Self::Memory => "memory",
             Self::Origin => "origin",
             Self::UnsafeHeader => "unsafe_header",
@@ -164,6 +194,7 @@ impl HttpError {
             | Self::Memory
             | Self::Subscribers
             | Self::SubscribersOfToken
+            | Self::Channels
             | Self::NotKept(_) => vec![(RETRY_AFTER, text("1"))],
             _ => Vec::new(),
         }

@@ -10,6 +10,8 @@
 //! [`Settings`], or constants beside their use.
 
 pub mod admin;
+mod base_url;
+pub mod channels;
 mod configuration;
 mod connection;
 mod cors;
@@ -55,7 +57,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
-use hookbot_protocol::{DenyList, Token};
+use hookbot_protocol::DenyList;
 use hookbot_routers::Router;
 use hookbot_signatures::Scheme;
 use tokio::sync::Semaphore;
@@ -67,6 +69,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 
+use channels::Responders;
 pub use configuration::{ConfigFile, Configuration};
 pub use deny_file::DenyFileError;
 pub use head::Patience;
@@ -77,7 +80,7 @@ use metrics::Metrics;
 pub use networks::{Networks, NetworksError};
 pub use proxies::{ForwardedHeader, ForwardedHeaderError, TrustedProxies};
 pub use rate::{Period, Rate, RateError};
-use roster::Roster;
+use roster::{Pass, Roster};
 pub use routing::Routing;
 use rules::Rulebook;
 pub use rules::Rules;
@@ -111,6 +114,7 @@ struct State {
     /// What the file of revoked tokens says.
     revoked: ArcSwap<DenyList>,
     roster: Arc<Roster>,
+    responders: Arc<Responders>,
     token_uses: TokenUses,
     memory: Memory,
     /// For every publisher, and for those without a token on top.
@@ -154,6 +158,7 @@ impl Server {
             changing: tokio::sync::Mutex::new(()),
             revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
             roster: Arc::default(),
+            responders: Arc::default(),
             token_uses,
             memory: Memory::default(),
             bodies: [settings.max_in_flight, settings.max_in_flight / 4].map(Budget::new),
@@ -332,8 +337,8 @@ impl Control {
         let reviewing = spawn_blocking(move || {
             let book = state.book.load_full();
             state.roster.review(|own| {
-                state.may_stay(&own.token, own.address)
-                    && (!keys_changed || book.still_grants(&own.path, &own.token))
+                state.may_stay(&own.pass, own.address)
+                    && (!keys_changed || book.still_grants(&own.path, &own.pass))
             })
         });
         match reviewing.await {
@@ -376,11 +381,14 @@ impl State {
         }
     }
 
-    /// Whether one who has subscribed with this token, from there, is still welcome.
-    fn may_stay(&self, token: &Token, address: Option<IpAddr>) -> bool {
+    /// Whether one who has come with this, from there, is still welcome.
+    fn may_stay(&self, pass: &Pass, address: Option<IpAddr>) -> bool {
         let rules = &self.book.load().rules;
         let peer = address.map_or(Peer::Local, |ip| Peer::Ip((ip, 0).into()));
-        let is_denied = rules.denied.denies(token) || self.revoked.load().denies(token);
+        let is_denied = match pass {
+            Pass::Token(token) => rules.denied.denies(token) || self.revoked.load().denies(token),
+            Pass::Channel(_) => false,
+        };
         !is_denied && rules.admits(peer).is_ok()
     }
 

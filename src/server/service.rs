@@ -14,6 +14,7 @@ use hyper::body::{Body, Incoming};
 use tracing::info;
 
 use super::State;
+use super::channels::{self, Door, masked};
 use super::connection::Open;
 use super::credentials::{Access, Trial};
 use super::error::HttpError;
@@ -33,7 +34,10 @@ pub(super) async fn respond(
 ) -> Reply {
     let began = Instant::now();
     let book = state.book.load_full();
-    let peer = book.rules.proxies.client(peer, request.headers());
+    let proxies = &book.rules.proxies;
+    let forwarded = proxies.scheme(peer, request.headers());
+    let scheme = forwarded.unwrap_or(if state.tls.is_some() { "https" } else { "http" });
+    let peer = proxies.client(peer, request.headers());
     let mut name = None;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -43,6 +47,7 @@ pub(super) async fn respond(
         state,
         book: &book,
         peer,
+        scheme,
         connection,
     };
     let (mut reply, read) = match answer(asked, request, flaw, &mut name).await {
@@ -68,6 +73,7 @@ pub(super) async fn respond(
     let status = reply.status().as_u16();
     let ms = began.elapsed().as_secs_f64() * 1e3;
     // Quoted, the path can't break the line; without its query, it has no token.
+    let path = masked(&path);
     let token = name.as_ref().map(Name::as_str);
     info!(target: "hookbot::request", %peer, %method, ?path, status, bytes, ms = (ms * 1e3).round() / 1e3, token);
     reply
@@ -81,6 +87,8 @@ pub(super) struct Asked<'a> {
     pub(super) book: &'a Rulebook,
     /// The client, which may be behind a proxy.
     pub(super) peer: Peer,
+    /// What the client speaks, with us or with a proxy: `http` or `https`.
+    pub(super) scheme: &'static str,
     pub(super) connection: &'a Open,
 }
 
@@ -112,6 +120,9 @@ async fn answer(
     {
         return Err(PathError::PublishToPrefix.into());
     }
+    if state.settings.open_channels && Door::is_door(path.as_str()) {
+        return channels::answer(asked, &path, request, name).await;
+    }
     if *path.endpoint() == Endpoint::Other {
         let (parts, _) = request.into_parts();
         return Ok((housekeeping(asked, &parts, &path)?, None));
@@ -128,10 +139,7 @@ async fn answer(
 
     let (parts, body) = request.into_parts();
     let access = authorize(asked, &parts, &path)?;
-    *name = access
-        .token
-        .as_ref()
-        .and_then(|token| token.name().cloned());
+    *name = access.token_name();
     let is_unsafe = path.is_unsafe();
     if let Some(reply) = handshake::answer(asked, path.endpoint(), &parts)? {
         return Ok((reply, None));
@@ -159,7 +167,32 @@ fn check_host(request: &Request<Incoming>) -> Result<(), HttpError> {
 }
 
 /// Tries the request's credentials. Only publishing to an unsafe topic needs none.
-fn authorize(asked: Asked<'_>, request: &Parts, path: &Path) -> Result<Access, HttpError> {
+pub(super) fn authorize(
+    asked: Asked<'_>,
+    request: &Parts,
+    path: &Path,
+) -> Result<Access, HttpError> {
+    let is_open = path.is_unsafe() && matches!(path.endpoint(), Endpoint::Publish(_));
+    let access = try_access(asked, request, path)?;
+    if access.grant.is_none() && !is_open {
+        count_failure(asked)?;
+        return Err(HttpError::Unauthorized);
+    }
+    Ok(access)
+}
+
+/// Counts a guess, at a token or at something else that nobody is to guess.
+pub(super) fn count_failure(asked: Asked<'_>) -> Result<(), HttpError> {
+    let counted = asked.state.failures.count(asked.peer);
+    counted.map_err(HttpError::TooManyFailures)
+}
+
+/// Tries the request's credentials, and notes that they were good for something, if they were.
+pub(super) fn try_access(
+    asked: Asked<'_>,
+    request: &Parts,
+    path: &Path,
+) -> Result<Access, HttpError> {
     let Asked {
         state, book, peer, ..
     } = asked;
@@ -172,14 +205,6 @@ fn authorize(asked: Asked<'_>, request: &Parts, path: &Path) -> Result<Access, H
         now,
     };
     let access = Access::new(request, trial);
-    let is_open = path.is_unsafe() && matches!(path.endpoint(), Endpoint::Publish(_));
-    if access.grant.is_none() && !is_open {
-        state
-            .failures
-            .count(peer)
-            .map_err(HttpError::TooManyFailures)?;
-        return Err(HttpError::Unauthorized);
-    }
     if access.grant.is_some() && access.only_basic && !is_same_origin(state, request) {
         return Err(HttpError::Origin);
     }
@@ -284,6 +309,10 @@ fn housekeeping(asked: Asked<'_>, request: &Parts, path: &Path) -> Result<Reply,
     let mut reply = line(StatusCode::OK, text);
     let content_type = HeaderValue::from_static(content_type);
     reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    if state.settings.open_channels && path.as_str() == "/version" {
+        // Gosmee's client asks here, whatever is in front of the channel's id.
+        channels::add_version(&mut reply);
+    }
     Ok(reply)
 }
 

@@ -169,7 +169,9 @@ impl Keys {
     pub fn is_same(&self, other: &Self) -> bool {
         // What each key makes of a text that is no path, and so no token.
         let prints = |keys: &Self| -> Vec<_> {
-            keys.iter().map(|key| key.sha256(&["which key is this"])).collect()
+            keys.iter()
+                .map(|key| key.sha256(&["which key is this"]))
+                .collect()
         };
         self.accepts_sha1 == other.accepts_sha1 && prints(self) == prints(other)
     }
