@@ -2,21 +2,28 @@
 
 mod check;
 mod completion;
+mod delivery;
 mod input;
 mod listen;
 mod log;
 mod make_tokens;
 mod man;
 mod output;
+mod provider;
 mod publish;
+mod reconcile;
 mod remote;
+mod replay;
+mod resend;
 mod route;
 mod route_github;
+mod running;
 mod serve;
 mod sign;
 mod sources;
 mod verify;
 mod webhook;
+mod when;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -83,6 +90,8 @@ enum Command {
     MakeTokens(make_tokens::MakeTokensArgs),
     Listen(listen::ListenArgs),
     Publish(publish::PublishArgs),
+    Replay(Box<replay::ReplayArgs>),
+    Reconcile(reconcile::ReconcileArgs),
     RouteGithub(route_github::RouteGithubArgs),
     Route(route::RouteArgs),
     Check(check::CheckArgs),
@@ -115,6 +124,9 @@ enum Failure {
     /// The configuration file is wrong.
     #[error("{0}")]
     Config(ConfigError),
+    /// Deliveries were missing, and are not any more.
+    #[error("{0}")]
+    Missing(String),
     /// Everything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -130,6 +142,7 @@ impl Failure {
             Self::Timeout(_) => 5,
             Self::Damaged(_) => 6,
             Self::Config(_) => 7,
+            Self::Missing(_) => 8,
         }
     }
 }
@@ -184,7 +197,8 @@ Exit codes:
   4  the server can't be reached or was lost
   5  not done within --timeout
   6  messages on disk are damaged
-  7  the configuration file is wrong";
+  7  the configuration file is wrong
+  8  reconcile found that deliveries were missing";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -202,6 +216,10 @@ pub fn main() -> ExitCode {
     start_log(cli.global.log_format);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure @ Failure::Missing(_)) => {
+            anstream::eprintln!("{failure}");
+            failure.code().into()
+        }
         Err(failure) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();
             anstream::eprintln!("{style}error:{style:#} {failure}");
@@ -217,6 +235,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::MakeTokens(args) => make_tokens::run(&global.keys, &args),
         Command::Listen(args) => listen::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Reconcile(args) => reconcile::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
         Command::Route(args) => route::run(&global, &args),
         Command::Check(args) => check::run(&args),

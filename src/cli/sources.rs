@@ -1,18 +1,14 @@
 //! `hookbot sources`: what came by each source, and which secrets and keys are still in use.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow};
 use clap::Args;
 use hookbot_protocol::event::rfc3339;
-use tokio::sync::mpsc::{self, Receiver};
 
-use super::remote::block_on;
+use super::running::RunningArgs;
 use super::{Failure, output};
-use crate::config::data_dir;
 use crate::server::PreviousUse;
-use crate::server::admin::{Line, Question, SourceReport, ask};
+use crate::server::admin::{Line, Question, SourceReport};
 
 /// Tells what came by each source of a running server, and which secrets matched.
 ///
@@ -20,9 +16,8 @@ use crate::server::admin::{Line, Question, SourceReport, ask};
 /// that were made with a previous key and are still used are listed, too.
 #[derive(Debug, Args)]
 pub(super) struct SourcesArgs {
-    /// The server's folder.
-    #[arg(long, env = "HOOKBOT_DATA_DIR", value_name = "FOLDER")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    running: RunningArgs,
 
     /// Print JSON, one object a line.
     #[arg(long)]
@@ -30,34 +25,12 @@ pub(super) struct SourcesArgs {
 }
 
 pub(super) fn run(args: &SourcesArgs) -> Result<(), Failure> {
-    let folder = data_dir(args.data_dir.as_deref())?;
-    block_on(async {
-        let (out, lines) = mpsc::channel(64);
-        let asking = async {
-            let asked = ask(&folder, &Question::Sources, &out).await;
-            drop(out);
-            asked.with_context(|| format!("cannot ask the server in {}", folder.display()))
-        };
-        let (asked, shown) = tokio::join!(asking, show(lines, args.json));
-        if asked?.is_none() {
-            let error = anyhow!("no server is running in {}", folder.display());
-            return Err(Failure::Unreachable(error));
-        }
-        shown
+    args.running.ask(&Question::Sources, |line| match line {
+        line if args.json => output::line(&serde_json::json!(line).to_string()),
+        Line::Source(report) => source(&report),
+        Line::PreviousKey(uses) => previous(&uses),
+        _ => Ok(()),
     })
-}
-
-async fn show(mut lines: Receiver<Line>, json: bool) -> Result<(), Failure> {
-    while let Some(line) = lines.recv().await {
-        match line {
-            Line::Error(error) => return Err(anyhow!(error).into()),
-            line if json => output::line(&serde_json::json!(line).to_string())?,
-            Line::Source(report) => source(&report)?,
-            Line::PreviousKey(uses) => previous(&uses)?,
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn source(report: &SourceReport) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ mod problem;
 mod reference;
 mod retain;
 mod route_table;
+mod secret_text;
 mod server_table;
 mod source_table;
 mod span;

@@ -1,19 +1,17 @@
 //! `[[source]]`: where messages come from, and how each proves itself.
 
-use std::fs;
-use std::path::PathBuf;
-
 use bytesize::ByteSize;
 use hookbot_protocol::Filter;
 use hookbot_signatures::{Algorithm, Encoding, Generic, Provider, Scheme, Secret};
 use http::StatusCode;
 use serde::Deserialize;
-use tracing::warn;
 
+use super::secret_text::{self, Found, NotFound};
 use super::text::parsed;
-use super::{Span, Texts, without_newline};
+use super::{Span, Texts};
 use crate::server::{
-    FixedReply, Networks, NetworksError, OnFail, Promotion, Rate, Source, SourceError, SourceSecret,
+    Fallback, FixedReply, Networks, NetworksError, OnFail, Promotion, Rate, Source, SourceError,
+    SourceSecret,
 };
 
 /// A source as a file says it.
@@ -86,6 +84,11 @@ pub struct SourceTable {
 
     /// What the sender of a message is told that was taken: `{ status = 200, body = "OK" }`.
     pub reply: Option<ReplyTable>,
+
+    /// What becomes of a call to the topic that nobody is there to answer. `"fail"`: it is answered
+    /// with `502`, which is the default. `"publish"`: it is published as if it had been posted to
+    /// the topic, whatever its token, and answered with `202`, or with `reply`.
+    pub fallback: Option<FallbackName>,
 }
 
 /// How a provider signs that is not known here.
@@ -123,6 +126,17 @@ pub enum OnFailName {
     Quarantine,
 }
 
+/// What becomes of a call that nobody is there to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum FallbackName {
+    /// It fails.
+    Fail,
+    /// It is published.
+    Publish,
+}
+
 /// An answer that is always the same.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -154,6 +168,14 @@ impl SourceTable {
     /// What the source is called.
     pub(super) fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.topic)
+    }
+
+    /// Whether there may be messages on these topics that it has verified as GitHub's.
+    pub(super) fn verifies_github(&self, topics: &Filter) -> bool {
+        self.provider.as_deref() == Some(Provider::Github.name())
+            && self
+                .shape()
+                .is_ok_and(|source| source.publishes().meets(topics))
     }
 
     /// The source without its secrets, and without the addresses that are in files: what can be
@@ -232,6 +254,10 @@ impl SourceTable {
                 None => None,
             },
             promote: promote.transpose().map_err(flaw("promote"))?,
+            fallback: match self.fallback {
+                Some(FallbackName::Publish) => Fallback::Publish,
+                Some(FallbackName::Fail) | None => Fallback::Fail,
+            },
             ..Source::new(filter)
         })
     }
@@ -292,13 +318,13 @@ impl SourceTable {
             })?);
         }
         for (number, text) in self.secrets.0.iter().enumerate() {
-            let (label, bytes) = self.secret(text, number + 1)?;
+            let Found { label, bytes } = self.secret(text, number + 1)?;
             let secret = SourceSecret::new(&*label, bytes);
             let empty = |_| self.unreadable(&label, "it is empty".to_owned());
             source.secrets.push(secret.map_err(empty)?);
         }
         if let Some(token) = &self.verify_token {
-            let (label, bytes) = self.secret(token, 0)?;
+            let Found { label, bytes } = self.secret(token, 0)?;
             let empty = |_| self.unreadable(&label, "it is empty".to_owned());
             let token = Secret::new(bytes).map_err(empty)?;
             source.scheme = source.scheme.map(|own| own.with_verify_token(token));
@@ -306,25 +332,9 @@ impl SourceTable {
         Ok(source)
     }
 
-    /// A secret's bytes, and what it is called.
-    fn secret(&self, text: &str, number: usize) -> Result<(String, Vec<u8>), SourceTableError> {
-        if let Some(name) = text.strip_prefix("env:") {
-            let value = std::env::var_os(name);
-            let value = value.ok_or_else(|| self.unreadable(text, "it is not set".to_owned()))?;
-            let bytes = std::os::unix::ffi::OsStringExt::into_vec(value);
-            return Ok((text.to_owned(), bytes));
-        }
-        if let Some(file) = text.strip_prefix("file:") {
-            let bytes = fs::read(PathBuf::from(file));
-            let bytes = bytes.map_err(|error| self.unreadable(text, error.to_string()))?;
-            return Ok((text.to_owned(), without_newline(bytes)));
-        }
-        let source = self.name();
-        warn!(
-            source,
-            "a secret is in the configuration itself, where others may read it; better write env:NAME or file:PATH"
-        );
-        Ok((format!("literal {number}"), text.as_bytes().to_vec()))
+    fn secret(&self, text: &str, number: usize) -> Result<Found, SourceTableError> {
+        let found = secret_text::find(text, number, self.name());
+        found.map_err(|NotFound { label, reason }| self.unreadable(&label, reason))
     }
 
     fn unreadable(&self, label: &str, reason: String) -> SourceTableError {
@@ -402,6 +412,8 @@ pub enum SourceTableError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn table(text: &str) -> SourceTable {

@@ -40,6 +40,10 @@ pub(super) enum HttpError {
     ContentType(String),
     #[error("what came here cannot be published where it belongs: {0}")]
     Promotion(TopicError),
+    #[error("there are as many connections as there may be")]
+    Connections,
+    #[error("there are as many connections from your address as there may be")]
+    ConnectionsOfAddress,
     #[error("there are as many subscribers as there may be")]
     Subscribers,
     #[error("there are as many subscribers with this token or on this channel as there may be")]
@@ -56,8 +60,6 @@ pub(super) enum HttpError {
     ClientGone,
     #[error("the client's answer is no response: {0}")]
     BadAnswer(#[from] BadResponse),
-    #[error("the client has not answered in time")]
-    NoAnswer,
     #[error("channels for encrypted events are not offered here")]
     Encrypted,
     #[error("the server has no memory to spare")]
@@ -101,6 +103,20 @@ pub(super) enum HttpError {
     NotReady,
     #[error("the server has as much to do as it can hold; try again")]
     Busy,
+    #[error("no responder is connected to answer this")]
+    NoResponder,
+    #[error("the responders have as many calls as they take; try again")]
+    RespondersBusy,
+    #[error("the responder did not answer within {} s", .0.as_secs_f32())]
+    NoAnswer(Duration),
+    #[error("the responder has taken nothing of the body for {} s", .0.as_secs_f32())]
+    ResponderStalled(Duration),
+    #[error("nothing of the body has come from you for {} s", .0.as_secs_f32())]
+    BodyStalled(Duration),
+    #[error("the responder was lost before it answered, or could not pass the answer on")]
+    ResponderLost,
+    #[error("the responder does not take WebSockets and other upgrades")]
+    NoUpgrades,
 }
 
 impl HttpError {
@@ -112,11 +128,12 @@ impl HttpError {
             Self::NotFound | Self::NoChannel | Self::NoClient => StatusCode::NOT_FOUND,
             Self::ChannelTaken => StatusCode::CONFLICT,
             Self::ClientGone | Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
-            Self::NoAnswer => StatusCode::GATEWAY_TIMEOUT,
             Self::Gone => StatusCode::GONE,
             Self::NotRead(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout(_) | Self::BodyStalled(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::NoResponder | Self::ResponderLost | Self::NoUpgrades => StatusCode::BAD_GATEWAY,
+            Self::NoAnswer(_) | Self::ResponderStalled(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } | Self::NotKept(AppendError::TooLarge { .. }) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
@@ -124,13 +141,16 @@ impl HttpError {
             Self::TooMany(_)
             | Self::TooManyFailures(_)
             | Self::Rate { .. }
+            | Self::ConnectionsOfAddress
             | Self::SubscribersOfToken => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy
             | Self::Memory
+            | Self::Connections
             | Self::Subscribers
             | Self::Channels
             | Self::NotReady
-            | Self::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::NotKept(_)
+            | Self::RespondersBusy => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -147,6 +167,8 @@ impl HttpError {
             Self::Rate { reason, .. } => reason,
             Self::ContentType(_) => "content_type",
             Self::Promotion(_) => "promotion",
+            Self::Connections => "connections",
+            Self::ConnectionsOfAddress => "connections_of_address",
             Self::Subscribers | Self::SubscribersOfToken => "subscribers",
             Self::Channels => "channels",
             Self::NoChannel | Self::Encrypted => "channel",
@@ -154,7 +176,6 @@ impl HttpError {
             Self::NoClient => "no_client",
             Self::ClientGone => "client_gone",
             Self::BadAnswer(_) => "bad_answer",
-            Self::NoAnswer => "no_answer",
             Self::Memory => "memory",
             Self::Origin => "origin",
             Self::UnsafeHeader => "unsafe_header",
@@ -164,7 +185,11 @@ impl HttpError {
             Self::Query { .. } => "query",
             Self::Gone => "gone",
             Self::BodyTooLarge { .. } | Self::NotKept(AppendError::TooLarge { .. }) => "too_large",
-            Self::BodyTimeout(_) => "body_timeout",
+            Self::BodyTimeout(_) | Self::BodyStalled(_) => "body_timeout",
+            Self::NoResponder => "no_responder",
+            Self::RespondersBusy => "responders_busy",
+            Self::NoAnswer(_) | Self::ResponderStalled(_) => "no_answer",
+            Self::ResponderLost | Self::NoUpgrades => "responder_failed",
             Self::BodyBroken => "body_broken",
             Self::TooMany(_) => "unsafe_rate",
             Self::Busy => "busy",
@@ -191,7 +216,10 @@ impl HttpError {
             }
             Self::NotKept(AppendError::TooLarge { .. }) => Vec::new(),
             Self::Busy
+            | Self::RespondersBusy
             | Self::Memory
+            | Self::Connections
+            | Self::ConnectionsOfAddress
             | Self::Subscribers
             | Self::SubscribersOfToken
             | Self::Channels

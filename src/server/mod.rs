@@ -3,14 +3,16 @@
 //! It turns what comes over a socket into typed values, asks the broker, and writes the answer.
 //! The broker's rules are not here. Below this page, in reading order: a [`Listener`] accepts,
 //! `connection` speaks HTTP on what was accepted, `service` checks a request and finds its
-//! endpoint, `publish` and `subscribe` are the endpoints, and a `subscriber` is served over a
+//! endpoint, `publish`, `subscribe` and `call` are the endpoints, and a `subscriber` is served over a
 //! [`socket`], or over a response by an `event_stream`. [`admin`] answers questions about the log.
 //!
 //! Every wait here has a deadline and everything that is kept a bound; they are all in
 //! [`Settings`], or constants beside their use.
 
+mod address_guard;
 pub mod admin;
 mod base_url;
+mod call;
 pub mod channels;
 mod configuration;
 mod connection;
@@ -30,6 +32,7 @@ mod memory;
 mod metrics;
 mod networks;
 mod place;
+mod places;
 mod proxies;
 mod publish;
 mod rate;
@@ -58,9 +61,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
 use hookbot_protocol::DenyList;
-use hookbot_routers::Router;
+use hookbot_routers::{Bodies, Router};
 use hookbot_signatures::Scheme;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -69,6 +71,9 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 
+pub use address_guard::{AddressGuard, ForbiddenAddress};
+pub use call::CallSettings;
+use call::Exchange;
 use channels::Responders;
 pub use configuration::{ConfigFile, Configuration};
 pub use deny_file::DenyFileError;
@@ -78,6 +83,8 @@ pub use listener::{Bind, BindSyntax, Listener};
 use memory::Memory;
 use metrics::Metrics;
 pub use networks::{Networks, NetworksError};
+pub(crate) use places::DOOR;
+use places::Places;
 pub use proxies::{ForwardedHeader, ForwardedHeaderError, TrustedProxies};
 pub use rate::{Period, Rate, RateError};
 use roster::{Pass, Roster};
@@ -85,7 +92,9 @@ pub use routing::Routing;
 use rules::Rulebook;
 pub use rules::Rules;
 pub use settings::Settings;
-pub use source::{FixedReply, OnFail, Promotion, Source, SourceError, SourceSecret, Sources};
+pub use source::{
+    Fallback, FixedReply, OnFail, Promotion, Source, SourceError, SourceSecret, Sources,
+};
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use token_uses::PreviousUse;
 use token_uses::TokenUses;
@@ -115,17 +124,20 @@ struct State {
     revoked: ArcSwap<DenyList>,
     roster: Arc<Roster>,
     responders: Arc<Responders>,
+    exchange: Arc<Exchange>,
     token_uses: TokenUses,
     memory: Memory,
     /// For every publisher, and for those without a token on top.
     bodies: [Budget; 2],
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// No more connections, no more requests.
     stop: CancellationToken,
     /// No more for the routers than there is.
     last_call: CancellationToken,
     /// No more subscribers.
     close: CancellationToken,
+    /// What rules have parsed lately.
+    parsed: Bodies,
     /// What is asked and not answered yet.
     requests: TaskTracker,
     routing: TaskTracker,
@@ -159,12 +171,15 @@ impl Server {
             revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
             roster: Arc::default(),
             responders: Arc::default(),
+            exchange: Arc::default(),
             token_uses,
             memory: Memory::default(),
             bodies: [settings.max_in_flight, settings.max_in_flight / 4].map(Budget::new),
-            places: Arc::new(Semaphore::new(
-                settings.max_connections.min(Semaphore::MAX_PERMITS),
+            places: Arc::new(Places::new(
+                settings.max_connections,
+                settings.max_connections_per_address,
             )),
+            parsed: Bodies::default(),
             stop: CancellationToken::new(),
             last_call: CancellationToken::new(),
             close: CancellationToken::new(),
@@ -416,14 +431,11 @@ async fn accept(state: Arc<State>, listener: Listener) {
     let patience = state.settings.write_timeout;
     let accepting = async {
         loop {
-            // Beyond the limit, newcomers wait in the system's queue.
-            let Ok(place) = state.places.clone().acquire_owned().await else {
+            let Some(door) = state.places.door().await else {
                 return;
             };
             match listener.accept(patience).await {
-                Ok((stream, peer)) => {
-                    connection::start(&state, Transport::new(stream, place), peer)
-                }
+                Ok((stream, peer)) => connection::start(&state, stream, peer, door),
                 Err(error) if is_peers(&error) => {}
                 Err(error) => {
                     warn!(%error, "cannot accept connections, trying again in {ACCEPT_PAUSE:?}");

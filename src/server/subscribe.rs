@@ -165,6 +165,7 @@ pub(super) async fn begin(
         form,
         peer,
         skips_gaps: wish.skips_gaps,
+        resumes: wish.start.is_some(),
         expires,
     })
 }

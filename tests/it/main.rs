@@ -6,8 +6,15 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod addresses;
+#[path = "../../crates/backfill/tests/it/stand_in.rs"]
+#[allow(dead_code, reason = "another test needs the rest")]
+mod api_stand_in;
+mod backfill;
+mod backfill_reconcile;
 mod bad_frames;
 mod bad_requests;
+mod callers;
+mod calls;
 mod canaries;
 mod channel_calls;
 mod channel_limits;
@@ -18,6 +25,7 @@ mod event_streams;
 mod events;
 mod fan_out;
 mod floods;
+mod foreign_channels;
 mod isolation;
 mod limits;
 mod listening;
@@ -28,10 +36,12 @@ mod paths;
 mod program;
 mod publishing;
 mod rates;
+mod replay;
 mod revocation;
 mod rotation;
 mod routes;
 mod routing;
+mod save;
 mod security;
 mod shutdown;
 mod slow_clients;

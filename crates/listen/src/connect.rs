@@ -4,36 +4,28 @@
 //! Nothing here has a deadline of its own but the single addresses, which share the caller's. The
 //! caller's ends whatever this is doing.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response};
+use http::Response;
+use http::header;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{error::Elapsed, timeout};
-use tokio_rustls::TlsConnector;
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use crate::dial::Transport;
+use crate::dial::{self, Proxy};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 
-/// Bytes to the server and back, whatever carries them.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
-
 /// Opens a stream to the server.
 pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Transport>, Error> {
+    let Endpoint { host, port, .. } = endpoint;
     let server = endpoint.server();
     let scheme = if endpoint.tls { "https" } else { "http" };
     let proxy = format!("{scheme}://{server}/")
@@ -42,13 +34,51 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Box<dyn Transport>, E
         .and_then(|uri| endpoint.proxies.intercept(&uri));
     let patience = endpoint.timing.connect / 2;
     let stream: Box<dyn Transport> = match proxy {
-        Some(proxy) => tunnel(endpoint, &proxy, &server, patience).await?,
-        None => Box::new(dial(&endpoint.host, endpoint.port, &server, patience).await?),
+        Some(proxy) => {
+            let proxy = Proxy::new(&proxy)?;
+            let stream: Box<dyn Transport> = Box::new(proxy.dial(patience).await?);
+            let stream = if proxy.tls {
+                secure(endpoint, &proxy.host, stream).await?
+            } else {
+                stream
+            };
+            proxy.tunnel(stream, &server).await?
+        }
+        None => Box::new(dial::tcp(host, *port, patience, None).await?),
     };
     if endpoint.tls {
-        return secure(endpoint, &endpoint.host, stream).await;
+        return secure(endpoint, host, stream).await;
     }
     Ok(stream)
+}
+
+/// Speaks TLS over `stream`, with whoever can prove to be `host`.
+async fn secure(
+    endpoint: &Endpoint,
+    host: &str,
+    stream: Box<dyn Transport>,
+) -> Result<Box<dyn Transport>, Error> {
+    let config = endpoint.tls_config.get_or_try_init(|| async {
+        let own = endpoint.roots.clone();
+        tokio::task::spawn_blocking(move || config(&own)).await?
+    });
+    let config = config.await.map_err(|source| Error::Tls {
+        server: host.to_owned(),
+        source,
+    })?;
+    dial::secure(stream, host, config.clone()).await
+}
+
+fn config(
+    own: &[CertificateDer<'static>],
+) -> Result<Arc<ClientConfig>, Box<dyn std::error::Error + Send + Sync>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(dial::roots(own)?)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// An HTTP/1.1 connection that sends requests; it ends when either half is dropped.
@@ -99,141 +129,17 @@ pub(crate) async fn refused(endpoint: &Endpoint, response: Response<Incoming>) -
     }
 }
 
-/// Tries each address of a host in turn.
-async fn dial(host: &str, port: u16, shown: &str, patience: Duration) -> Result<TcpStream, Error> {
-    let unreachable = |tried: &[String], source| Error::Connect {
-        address: match tried {
-            [] => shown.to_owned(),
-            tried => format!("{shown} (tried {})", tried.join(", ")),
-        },
-        source,
-    };
-    let found = lookup_host((host, port)).await;
-    let addresses: Vec<_> = found.map_err(|error| unreachable(&[], error))?.collect();
-
-    let mut tried = Vec::new();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    // An address that swallows packets must leave time for the next.
-    let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
-    for address in addresses {
-        let attempt = timeout(share, TcpStream::connect(address)).await;
-        match attempt.unwrap_or_else(|_: Elapsed| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => {
-                // Pings and closes are small and must not wait for more to say.
-                stream.set_nodelay(true).map_err(Error::Lost)?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
-        }
-        tried.push(address.to_string());
-    }
-    Err(unreachable(&tried, last))
-}
-
-/// Has the proxy connect us to the server.
-async fn tunnel(
-    endpoint: &Endpoint,
-    proxy: &Intercept,
-    server: &str,
-    patience: Duration,
-) -> Result<Box<dyn Transport>, Error> {
-    let uri = proxy.uri();
-    let host = uri.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let tls = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    let shown = format!("{}:{port}", uri.host().unwrap_or_default());
-    let useless = |reason: String| Error::Proxy {
-        proxy: shown.clone(),
-        reason,
-    };
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(useless("only http and https proxies are known here".into()));
-    }
-
-    let stream = dial(host, port, &format!("the proxy {shown}"), patience).await?;
-    let stream: Box<dyn Transport> = if tls {
-        secure(endpoint, host, Box::new(stream)).await?
-    } else {
-        Box::new(stream)
-    };
-    let mut request = Request::builder()
-        .method(Method::CONNECT)
-        .uri(server)
-        .header(header::HOST, server);
-    if let Some(credentials) = proxy.basic_auth() {
-        let mut credentials: HeaderValue = credentials.clone();
-        credentials.set_sensitive(true);
-        request = request.header(header::PROXY_AUTHORIZATION, credentials);
-    }
-    let request = request.body(Full::default()).map_err(Error::protocol)?;
-
-    let mut http = Http::start(stream).await?;
-    let response = http.requests.send_request(request).await;
-    let response = response.map_err(|error| useless(error.to_string()))?;
-    let status = response.status();
-    if !status.is_success() {
-        return Err(useless(status.to_string()));
-    }
-    let upgraded = hyper::upgrade::on(response).await;
-    let upgraded = upgraded.map_err(|error| useless(error.to_string()))?;
-    Ok(Box::new(TokioIo::new(upgraded)))
-}
-
-/// Speaks TLS over `stream`, with whoever can prove to be `host`.
-async fn secure(
-    endpoint: &Endpoint,
-    host: &str,
-    stream: Box<dyn Transport>,
-) -> Result<Box<dyn Transport>, Error> {
-    let insecure = |source| Error::Tls {
-        server: host.to_owned(),
-        source,
-    };
-    let config = endpoint.tls_config.get_or_try_init(|| async {
-        let own = endpoint.roots.clone();
-        tokio::task::spawn_blocking(|| config(own)).await?
-    });
-    let config = config.await.map_err(insecure)?;
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| insecure(error.into()))?;
-    let stream = TlsConnector::from(config.clone())
-        .connect(name, stream)
-        .await
-        .map_err(|error| insecure(error.into()))?;
-    Ok(Box::new(stream))
-}
-
-/// Reads the platform's trusted roots, which takes a moment, and adds our own.
-fn config(
-    own: Vec<CertificateDer<'static>>,
-) -> Result<Arc<ClientConfig>, Box<dyn std::error::Error + Send + Sync>> {
-    let mut roots = RootCertStore::empty();
-    for root in own {
-        roots.add(root)?;
-    }
-    let native = rustls_native_certs::load_native_certs();
-    // Platforms hold roots that nobody can parse any more; the others still count.
-    roots.add_parsable_certificates(native.certs);
-    if roots.is_empty() {
-        return Err("no trusted certificates found; install some, or give a CA".into());
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
 /// More than a line needs.
 const MAX_REASON: usize = 1_024;
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use hyper_util::client::proxy::matcher::Matcher;
     use tokio::io::copy_bidirectional;
     use tokio::join;
+    use tokio::net::TcpStream;
 
     use super::*;
     use crate::test_server::{self, Server, shake_hands, tls};

@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::OnceCell;
 
+use crate::dial::host_and_port;
 use crate::error::Error;
 use crate::message::Naming;
 
@@ -225,6 +226,13 @@ impl Endpoint {
         self
     }
 
+    /// The URL for browsers and other clients of HTTP: without a token, or anything of the query.
+    #[must_use]
+    pub fn public_url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority, self.target.path())
+    }
+
     /// Whether this listens to everything below a path, so that topics differ.
     #[must_use]
     pub fn is_prefix(&self) -> bool {
@@ -276,11 +284,7 @@ impl Endpoint {
 
     /// Host and port, for errors.
     pub(crate) fn server(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        host_and_port(&self.host, self.port)
     }
 
     /// One line of what somebody else wrote, fit to be printed: without control characters, and

@@ -64,6 +64,7 @@
 //! Nothing here prints a token, neither an [`Endpoint`] nor an [`Error`].
 
 mod connect;
+pub mod dial;
 mod endpoint;
 mod error;
 mod feed;
@@ -80,4 +81,5 @@ pub use error::Error;
 pub use message::Message;
 pub use publish::{Published, Publisher, publish};
 pub use retry::{RetryingMessages, retrying_watch};
+pub use socket::{Upgraded, upgrade};
 pub use watch::{Messages, watch};

@@ -19,6 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod call;
 mod cursor;
 mod deny_list;
 mod envelope;
@@ -34,6 +35,7 @@ mod path;
 mod token;
 mod topic;
 
+pub use call::Call;
 pub use cursor::{Cursor, CursorError, Epoch, Offset};
 pub use deny_list::{Denied, DeniedError, DenyList, DenyListError};
 pub use envelope::{Envelope, EnvelopeError};

@@ -31,6 +31,7 @@ mod github;
 mod signature;
 
 mod absent;
+mod bodies;
 mod cycle;
 mod faults;
 mod hops;
@@ -41,6 +42,7 @@ mod rule;
 mod template;
 mod view;
 
+pub use bodies::Bodies;
 pub use cycle::Cycle;
 pub use github::Github;
 pub use hookbot_signatures::EmptySecret;
@@ -48,4 +50,5 @@ pub use outcome::{Outcome, Unmatched};
 pub use route::{Fault, Part, Preset, Route};
 pub use router::{RouteError, Router};
 pub use rule::Rule;
-pub use view::NAMES;
+pub use template::{Condition, Kind, Template};
+pub use view::{NAMES, View};

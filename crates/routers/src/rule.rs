@@ -3,7 +3,9 @@
 use std::fmt;
 
 use hookbot_protocol::{Filter, Headers, Message, Publication, Topic};
+use hookbot_signatures::Provider;
 
+use crate::bodies::Bodies;
 use crate::faults::Faults;
 use crate::github::Github;
 use crate::hops::Hops;
@@ -24,6 +26,7 @@ pub struct Rule {
     parked: Topic,
     when: Option<Condition>,
     what: What,
+    bodies: Option<Bodies>,
 }
 
 /// What is published.
@@ -37,8 +40,8 @@ pub(crate) enum What {
 }
 
 impl Rule {
-    /// Checks a route. The secret is what [`Preset::Github`] verifies with; without one it refuses
-    /// every message.
+    /// Checks a route. The secret is what [`Preset::Github`] verifies with what no source has;
+    /// without one it refuses that.
     ///
     /// # Errors
     ///
@@ -58,7 +61,15 @@ impl Rule {
             when,
             what,
             route,
+            bodies: None,
         }))
+    }
+
+    /// Shares what it has parsed with the other rules that share this.
+    #[must_use]
+    pub fn sharing(mut self, bodies: &Bodies) -> Self {
+        self.bodies = Some(bodies.clone());
+        self
     }
 
     /// What it is called.
@@ -73,7 +84,7 @@ impl Rule {
         &self.route
     }
 
-    /// Whether it needs the secret that GitHub signs with, and has none.
+    /// Whether it routes only what a source has verified as GitHub's, for want of the secret.
     #[must_use]
     pub fn lacks_secret(&self) -> bool {
         matches!(self.what, What::Github(None))
@@ -117,11 +128,12 @@ impl Rule {
             return Err(Why::NotMatched(Unmatched::From));
         }
         let verifies_itself = matches!(self.what, What::Github(_));
-        let is_verified = message.publication.attributes.get(VERIFIED_BY).is_some();
-        if topic.is_unsafe() && !verifies_itself && !is_verified && !self.route.unverified {
+        let verified_by = message.publication.attributes.get(VERIFIED_BY);
+        if topic.is_unsafe() && !verifies_itself && verified_by.is_none() && !self.route.unverified
+        {
             return Err(Why::NotMatched(Unmatched::Unverified));
         }
-        let view = View::new(message);
+        let view = View::sharing(message, self.bodies.as_ref());
         if let Some(when) = &self.when {
             let holds = when.holds(&view);
             let holds = holds.map_err(|reason| failed("when", reason));
@@ -132,8 +144,13 @@ impl Rule {
         let hops = Hops::of(message).next().ok_or(RouteError::Circle)?;
         let mut publications = match &self.what {
             What::Github(github) => {
-                let github = github.as_ref().ok_or(RouteError::NoSecret);
-                match github.and_then(|github| github.route(message)) {
+                let routed = if verified_by == Some(Provider::Github.name().as_bytes()) {
+                    Github::route_verified(message)
+                } else {
+                    let github = github.as_ref().ok_or(RouteError::NoSecret);
+                    github.and_then(|github| github.route(message))
+                };
+                match routed {
                     Err(error) if error.is_distrust() => return Err(Why::Refused(error)),
                     routed => routed?,
                 }
@@ -420,6 +437,41 @@ mod tests {
         for when in ["body.n < 3", "body.n > 0", "body.n|int > 0"] {
             assert!(holds(when, r#"{"n":1}"#), "{when}");
         }
+    }
+
+    #[test]
+    fn rules_that_share_bodies_see_nothing_of_each_other() {
+        let bodies = Bodies::default();
+        let message = message("in/x", PUSH);
+        let conditions = [
+            ("body.nope < 3", false),
+            (
+                "body.ref < \"s\" and body.after == body.head_commit.id",
+                true,
+            ),
+            ("body.nope.deeper > 3 or body.ref is defined", true),
+            ("body.nope is undefined and body.commits|length > 0", true),
+        ];
+        let rules = conditions.map(|(when, holds)| {
+            let route = Route {
+                when: Some(when.to_owned()),
+                ..route("in/", "out")
+            };
+            (rule(route).sharing(&bodies), holds)
+        });
+        let message = &message;
+        std::thread::scope(|scope| {
+            for (rule, holds) in &rules {
+                scope.spawn(move || {
+                    for _ in 0..1_000 {
+                        let outcome = Router::route(rule, message);
+                        let is_routed = matches!(outcome, Outcome::Published(_));
+                        assert_eq!(is_routed, *holds, "{rule:?}: {outcome:?}");
+                    }
+                });
+            }
+        });
+        assert_eq!(bodies.len(), 1, "for all of them");
     }
 
     #[test]

@@ -15,11 +15,12 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use crate::absent::is_absent;
+use crate::absent::{self, is_absent};
 use crate::view::{NAMES, View, is_known};
 
 /// An expression that a message fulfils or does not.
-pub(crate) struct Condition {
+#[derive(Debug)]
+pub struct Condition {
     expression: Expression<'static, 'static>,
     /// The same where nothing may be undefined.
     strict: Expression<'static, 'static>,
@@ -29,6 +30,15 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
+    /// Checks an expression.
+    ///
+    /// # Errors
+    ///
+    /// With the reason, when it is none or names what no message has.
+    pub fn compile(source: &str) -> Result<Self, String> {
+        Self::new(source).map_err(|error| reason_in(&error, source))
+    }
+
     pub(crate) fn new(source: &str) -> Result<Self, Error> {
         let expression = CONDITIONS.compile_expression_owned(source.to_owned())?;
         known(expression.undeclared_variables(false))?;
@@ -46,36 +56,37 @@ impl Condition {
     /// # Errors
     ///
     /// With the reason, when that can't be told.
-    pub(crate) fn holds(&self, view: &Arc<View>) -> Result<bool, String> {
+    pub fn holds(&self, view: &Arc<View>) -> Result<bool, String> {
         let holds = self.try_holds(view);
         holds.map_err(|error| reason_in(&error, &self.source))
     }
 
     fn try_holds(&self, view: &Arc<View>) -> Result<bool, Error> {
+        absent::begin();
         let message = Value::from_dyn_object(view.clone());
         let holds = match self.expression.eval(message.clone()) {
             Ok(value) => value.is_true(),
-            Err(error) => !self.is_for_lack(view, &message, error)?,
+            Err(error) => !self.is_for_lack(&message, error)?,
         };
         if !holds || !self.orders {
             return Ok(holds);
         }
-        view.absent().put_above(true);
+        absent::put_above(true);
         let holds = self.strict.eval(message.clone());
-        view.absent().put_above(false);
+        absent::put_above(false);
         match holds {
             Ok(value) => Ok(value.is_true()),
-            Err(error) => Ok(!self.is_for_lack(view, &message, error)?),
+            Err(error) => Ok(!self.is_for_lack(&message, error)?),
         }
     }
 
     /// Whether it failed because of something that is not there; else the error again. What can't
     /// be done with a value can't be done with what is missing.
-    fn is_for_lack(&self, view: &View, message: &Value, error: Error) -> Result<bool, Error> {
+    fn is_for_lack(&self, message: &Value, error: Error) -> Result<bool, Error> {
         match error.kind() {
             ErrorKind::OutOfFuel => Err(error),
             ErrorKind::UndefinedError => Ok(true),
-            _ if view.absent().is_asked_for() => Ok(true),
+            _ if absent::is_asked_for() => Ok(true),
             // A text or a number has no fields that could tell; the engine names the kinds that it
             // can't bring together.
             _ if error
@@ -93,14 +104,15 @@ impl Condition {
 }
 
 /// Text that a message fills in.
-pub(crate) struct Template {
+#[derive(Debug)]
+pub struct Template {
     environment: Environment<'static>,
     kind: Kind,
 }
 
 /// What a template's text is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A topic or a header: every value in it has to be text, a number or a truth.
     Line,
     /// A body.
@@ -108,6 +120,15 @@ pub(crate) enum Kind {
 }
 
 impl Template {
+    /// Checks a template.
+    ///
+    /// # Errors
+    ///
+    /// With the reason, when it is none or names what no message has.
+    pub fn compile(source: &str, kind: Kind) -> Result<Self, String> {
+        Self::new(source, kind).map_err(|error| reason_in(&error, source))
+    }
+
     pub(crate) fn new(source: &str, kind: Kind) -> Result<Self, Error> {
         let mut environment = TEMPLATES.clone();
         environment.set_formatter(match kind {
@@ -131,7 +152,8 @@ impl Template {
     /// # Errors
     ///
     /// With the reason, when there is none.
-    pub(crate) fn render(&self, view: &Arc<View>) -> Result<String, String> {
+    pub fn render(&self, view: &Arc<View>) -> Result<String, String> {
+        absent::begin();
         let template = self.environment.get_template(NAME);
         let template = template.map_err(|error| reason(&error))?;
         let text = template.render(Value::from_dyn_object(view.clone()));

@@ -98,7 +98,7 @@ pub(super) async fn call(
     room.add(payload.len()).map_err(|_| HttpError::Busy)?;
     let mut call = responder.call().map_err(|_| HttpError::Busy)?;
     let answer = timeout(settings.answer_timeout, call.ask(payload, room)).await;
-    let answer = answer.map_err(|_| HttpError::NoAnswer)?;
+    let answer = answer.map_err(|_| HttpError::NoAnswer(settings.answer_timeout))?;
     let answer = answer.map_err(|_| HttpError::ClientGone)?;
     let raw = STANDARD.decode(&answer.payload).unwrap_or_default();
     let response = raw_response::parse(&raw, &request.method, settings.max_body)?;
