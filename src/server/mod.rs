@@ -13,7 +13,7 @@ mod address_guard;
 pub mod admin;
 mod base_url;
 mod call;
-pub mod channels;
+mod channels;
 mod configuration;
 mod connection;
 mod cors;

@@ -16,7 +16,7 @@ mod dialect;
 mod directory;
 mod door;
 mod page;
-pub mod raw_response;
+mod raw_response;
 mod responder;
 mod smee;
 mod websocket;
