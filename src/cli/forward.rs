@@ -7,8 +7,8 @@ mod keeper;
 mod report;
 mod source;
 
-pub(super) use arguments::ForwardArgs;
-pub(super) use delivery::{CommandArgs, TargetArgs};
+pub(super) use arguments::{Choice, ForwardArgs};
+pub(super) use delivery::{CommandArgs, TargetArgs, header};
 pub(super) use source::prefix;
 
 use std::fs;

@@ -9,7 +9,7 @@ use hookbot_forward::{Answer, Message, Summary, Tell, Told, Trouble};
 use serde_json::json;
 use tracing::{error, info, warn};
 
-use super::super::{Failure, output};
+use crate::cli::{Failure, output};
 
 /// Who prints what happens.
 pub(super) struct Report {

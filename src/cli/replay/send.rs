@@ -8,18 +8,18 @@ use clap::Args;
 use futures_util::future::BoxFuture;
 use hookbot_forward::pace::Pace;
 use hookbot_forward::replay::{Replay, ReplayOptions};
+use hookbot_forward::resign::Signed;
 use hookbot_forward::{
-    Answer, Forwarder, Message, Place, Selection, Settings, Source, Taker, Target, TargetSettings,
-    Verdict,
+    Answer, Forwarder, Message, Place, Settings, Source, Taker, Target, Verdict,
 };
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::super::Failure;
-use super::super::when::When;
 use super::report::Report;
 use super::resign::ResignArgs;
-use crate::config::Span;
+use crate::cli::Failure;
+use crate::cli::forward::{Choice, TargetArgs};
+use crate::cli::when::When;
 
 /// Which messages are sent again, and how.
 #[derive(Debug, Args)]
@@ -37,29 +37,9 @@ pub(super) struct SendArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<When>,
 
-    /// Only messages that fulfil this condition, for example 'body.action == "opened"'.
-    #[arg(long, value_name = "EXPRESSION")]
-    filter: Option<String>,
-
-    /// Only this kind of event, such as push or issues.opened; may be repeated.
-    #[arg(long = "event", value_name = "EVENT")]
-    events: Vec<String>,
-
-    /// Not this kind of event; may be repeated.
-    #[arg(long = "ignore-event", short = 'I', value_name = "EVENT")]
-    ignored: Vec<String>,
-
     /// How often a message is offered again that the target does not take now.
     #[arg(long, value_name = "N", default_value_t = 5)]
     retries: u32,
-
-    /// How long the target may take to answer.
-    #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(30)))]
-    timeout: Span,
-
-    /// Believe whatever certificate the target has.
-    #[arg(long)]
-    insecure: bool,
 
     /// Print what would be sent, and send nothing.
     #[arg(long)]
@@ -70,7 +50,13 @@ pub(super) struct SendArgs {
     json: bool,
 
     #[command(flatten)]
+    choice: Choice,
+
+    #[command(flatten)]
     resign: ResignArgs,
+
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
 }
 
 /// From when to when.
@@ -91,60 +77,30 @@ impl SendArgs {
     pub(super) fn span_behind(&self) -> TimeSpan {
         (None, self.span().1)
     }
-
-    fn selection(&self) -> Result<Selection, Failure> {
-        let selection = Selection::default()
-            .events(&self.events)
-            .ignore(&self.ignored);
-        match &self.filter {
-            None => Ok(selection),
-            Some(filter) => {
-                let selection = selection.filter(filter);
-                selection.map_err(|error| Failure::Usage(error.into()))
-            }
-        }
-    }
-
-    fn target(&self, url: &str) -> Result<Target, Failure> {
-        let mut settings = TargetSettings {
-            timeout: self.timeout.0,
-            ..TargetSettings::default()
-        };
-        settings.tls.insecure = self.insecure;
-        Target::new(url, settings).map_err(|error| Failure::Usage(error.into()))
-    }
 }
 
 /// Sends again what a source gives, until it ends or somebody presses Ctrl-C.
 pub(super) async fn send(
     source: impl Source,
-    target: &str,
+    target: Target,
     args: &SendArgs,
     (since, until): TimeSpan,
 ) -> Result<(), Failure> {
-    let target = args.target(target)?;
-    let resigner = args
-        .resign
-        .resigner(target.name())
-        .map_err(Failure::Usage)?;
+    let resigner = args.resign.resigner(target.name());
+    let mut taker: Arc<dyn Taker> = if args.dry_run {
+        Arc::new(Nobody)
+    } else {
+        Arc::new(target)
+    };
+    if let Some(resigner) = resigner.map_err(Failure::Usage)? {
+        taker = Arc::new(Signed::new(taker, resigner));
+    }
     let pace = if args.dry_run { Pace::Fast } else { args.pace };
-    let replay = Replay::new(
-        source,
-        ReplayOptions {
-            pace,
-            since,
-            until,
-            resigner,
-        },
-    );
+    let replay = Replay::new(source, ReplayOptions { pace, since, until });
     let report = Report::new(args.json);
     let forwarder = Forwarder {
-        taker: if args.dry_run {
-            Arc::new(Nobody)
-        } else {
-            Arc::new(target)
-        },
-        selection: args.selection()?,
+        taker,
+        selection: args.choice.selection(&args.choice.events)?,
         settings: Settings {
             retries: Some(args.retries),
             ..Settings::default()
