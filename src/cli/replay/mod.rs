@@ -4,7 +4,6 @@
 mod backfill;
 mod github;
 mod gitlab;
-mod report;
 mod resign;
 mod send;
 

@@ -1,24 +1,25 @@
 //! How messages are sent again, wherever they are from.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use futures_util::future::BoxFuture;
 use hookbot_forward::pace::Pace;
 use hookbot_forward::replay::{Replay, ReplayOptions};
 use hookbot_forward::resign::Signed;
 use hookbot_forward::{
-    Answer, Forwarder, Message, Place, Settings, Source, Taker, Target, Verdict,
+    Answer, Forwarder, Message, Place, Settings, Source, Summary, Taker, Target, Tell, Told,
+    Trouble, Verdict,
 };
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::report::Report;
 use super::resign::ResignArgs;
 use crate::cli::Failure;
-use crate::cli::forward::{Choice, TargetArgs};
+use crate::cli::forward::{Choice, Report, Style, TargetArgs};
 use crate::cli::when::When;
 
 /// Which messages are sent again, and how.
@@ -97,9 +98,15 @@ pub(super) async fn send(
     }
     let pace = if args.dry_run { Pace::Fast } else { args.pace };
     let replay = Replay::new(source, ReplayOptions { pace, since, until });
-    let report = Report::new(args.json);
+    let style = Style {
+        is_json: args.json,
+        is_quiet: false,
+        names_target: false,
+        is_replay: true,
+    };
+    let report = Report::new(style, 1);
+    let missing = Arc::new(AtomicU64::new(0));
     let forwarder = Forwarder {
-        taker,
         selection: args.choice.selection(&args.choice.events)?,
         settings: Settings {
             retries: Some(args.retries),
@@ -107,7 +114,8 @@ pub(super) async fn send(
         },
         place: Place::in_memory(),
         letters: None,
-        tell: report.tell(),
+        tell: counting(report.tell(0, taker.name()), missing.clone()),
+        taker,
     };
     let stop = CancellationToken::new();
     let running = forwarder.run(&replay, stop.clone());
@@ -119,7 +127,28 @@ pub(super) async fn send(
             running.await
         }
     };
-    report.finish(summary, stop.is_cancelled())
+    report.finish(&summary);
+    let missing = missing.load(Ordering::Relaxed);
+    match summary {
+        _ if stop.is_cancelled() => Err(anyhow!("interrupted").into()),
+        Summary { is_gone: true, .. } => Err(anyhow!("the target wants no more messages").into()),
+        Summary { parked: 0, .. } if missing == 0 => Ok(()),
+        Summary { parked: 0, .. } => Err(anyhow!("not all of the messages could be had").into()),
+        Summary { parked, .. } => {
+            let all = parked + summary.delivered;
+            Err(anyhow!("{parked} of {all} messages were not taken").into())
+        }
+    }
+}
+
+/// Counts what a source could not give.
+fn counting(tell: Tell, missing: Arc<AtomicU64>) -> Tell {
+    Arc::new(move |told| {
+        if let Told::Trouble(Trouble::Missing(_) | Trouble::Refused(_)) = told {
+            missing.fetch_add(1, Ordering::Relaxed);
+        }
+        tell(told);
+    })
 }
 
 /// Takes everything and does nothing with it.
