@@ -248,7 +248,7 @@ impl SigningArgs {
 
 /// Where a secret is.
 #[derive(Debug, Clone)]
-enum SecretPlace {
+pub(super) enum SecretPlace {
     Env(String),
     File(PathBuf),
 }
@@ -266,7 +266,8 @@ impl FromStr for SecretPlace {
 }
 
 impl SecretPlace {
-    fn read(&self) -> anyhow::Result<Secret> {
+    /// The secret itself.
+    pub(super) fn read(&self) -> anyhow::Result<Secret> {
         let bytes = match self {
             Self::Env(name) => std::env::var_os(name)
                 .map(OsString::into_vec)
