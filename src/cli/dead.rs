@@ -1,17 +1,22 @@
 //! `hookbot dead`: what targets did not take.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use hookbot_forward::letters::Letter;
+use hookbot_forward::target::masked;
 use hookbot_forward::{Answer, Exec, Message, Pair, Taker, Verdict};
 use serde_json::json;
 
 use super::forward::{CommandArgs, TargetArgs, prefix, store_in};
 use super::remote::block_on;
+use super::running::RunningArgs;
 use super::{Failure, output};
+use crate::server;
+use crate::server::admin::{Line, Question};
 
 /// Looks at the messages that forwarding has put aside, sends them again, or drops them.
 #[derive(Debug, Args)]
@@ -67,6 +72,11 @@ struct PlaceArgs {
     /// What forward was given as --state.
     #[arg(long, env = "HOOKBOT_FORWARD_STATE", value_name = "FOLDER")]
     state: Option<PathBuf>,
+    /// What the deliveries of a server have put aside, rather than forward.
+    #[arg(long)]
+    deliveries: bool,
+    #[command(flatten)]
+    server: RunningArgs,
     /// Only of sources that have this in their URL.
     #[arg(long, value_name = "TEXT")]
     source: Option<String>,
@@ -94,12 +104,14 @@ Examples:
   hookbot dead list
   hookbot dead show 3
   hookbot dead retry --all --target-url localhost:3000
-  hookbot dead drop 3 4";
+  hookbot dead drop 3 4
+  hookbot dead retry --deliveries --all";
 
 pub(super) fn run(args: &DeadArgs) -> Result<(), Failure> {
     match &args.command {
         Dead::List { place } => list(place),
         Dead::Show { place, id } => show(place, *id),
+        Dead::Retry(args) if args.place.deliveries => retry_deliveries(args),
         Dead::Retry(args) => block_on(retry(args)),
         Dead::Drop { place, which } => {
             let mut dropped = 0;
@@ -119,7 +131,7 @@ fn list(place: &PlaceArgs) -> Result<(), Failure> {
             continue;
         }
         if !place.json {
-            output::line(&format!("{} -> {}", pair.source, pair.target))?;
+            output::line(&format!("{} -> {}", pair.source, masked(&pair.target)))?;
         }
         for letter in letters {
             output::line(&if place.json {
@@ -177,10 +189,44 @@ async fn retry(args: &RetryArgs) -> Result<(), Failure> {
         }
         tell(args, &letter, &message, &answer)?;
     }
+    summary(args, taken, failed)
+}
+
+fn summary(args: &RetryArgs, taken: u64, failed: u64) -> Result<(), Failure> {
     match failed {
         0 => said(&args.place, "delivered", taken),
         _ => Err(anyhow!("{failed} of {} were not taken", taken + failed).into()),
     }
+}
+
+/// Has the server offer them, which signs them and knows where they may go.
+fn retry_deliveries(args: &RetryArgs) -> Result<(), Failure> {
+    let mut by_delivery = BTreeMap::<_, Vec<_>>::new();
+    for (pair, letter) in chosen(&args.place, &args.which)? {
+        by_delivery.entry(pair.target).or_default().push(letter.id);
+    }
+    let (mut taken, mut failed) = (0_u64, 0_u64);
+    for (delivery, letters) in by_delivery {
+        let question = Question::Retry { delivery, letters };
+        args.place.server.ask(&question, |line| {
+            let Line::Retried(retried) = line else {
+                return Ok(());
+            };
+            match retried.is_taken {
+                true => taken += 1,
+                false => failed += 1,
+            }
+            output::line(&if args.place.json {
+                json!({
+                    "id": retried.id, "is_delivered": retried.is_taken, "text": retried.text,
+                })
+                .to_string()
+            } else {
+                format!("{} {}", retried.id, retried.text)
+            })
+        })?;
+    }
+    summary(args, taken, failed)
 }
 
 /// Whom the letters of a pair are for.
@@ -223,7 +269,10 @@ fn said(place: &PlaceArgs, what: &str, count: u64) -> Result<(), Failure> {
 
 /// The sources and targets that are meant.
 fn pairs(place: &PlaceArgs) -> Result<Vec<Pair>, Failure> {
-    let store = store_in(place.state.as_deref())?;
+    let store = match place.deliveries {
+        true => server::store_in(&place.server.folder()?),
+        false => store_in(place.state.as_deref())?,
+    };
     let mut pairs = store.pairs().context("cannot read the state")?;
     let has =
         |text: &str, part: &Option<String>| part.as_ref().is_none_or(|part| text.contains(part));
@@ -278,5 +327,6 @@ fn line(letter: &Letter) -> String {
 fn facts(pair: &Pair, letter: &Letter) -> serde_json::Value {
     let mut facts = serde_json::to_value(letter).unwrap_or_default();
     facts["source"] = pair.source.clone().into();
+    facts["target"] = masked(&pair.target).into();
     facts
 }

@@ -3,6 +3,7 @@
 mod check;
 mod completion;
 mod dead;
+mod deliveries;
 mod delivery;
 mod forward;
 mod input;
@@ -23,6 +24,7 @@ mod running;
 mod serve;
 mod sign;
 mod sources;
+mod tunnel;
 mod verify;
 mod webhook;
 mod when;
@@ -95,6 +97,7 @@ enum Command {
     #[command(visible_alias = "client")]
     Forward(Box<forward::ForwardArgs>),
     Dead(dead::DeadArgs),
+    Tunnel(Box<tunnel::TunnelArgs>),
     Replay(Box<replay::ReplayArgs>),
     Reconcile(reconcile::ReconcileArgs),
     RouteGithub(route_github::RouteGithubArgs),
@@ -102,6 +105,7 @@ enum Command {
     Check(check::CheckArgs),
     Log(log::LogArgs),
     Sources(sources::SourcesArgs),
+    Deliveries(deliveries::DeliveriesArgs),
     Verify(Box<verify::VerifyArgs>),
     Sign(Box<sign::SignArgs>),
     Completion(completion::CompletionArgs),
@@ -247,6 +251,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Publish(args) => publish::run(&args),
         Command::Forward(args) => forward::run(&args),
         Command::Dead(args) => dead::run(&args),
+        Command::Tunnel(args) => tunnel::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
@@ -254,6 +259,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Sources(args) => sources::run(&args),
+        Command::Deliveries(args) => deliveries::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Completion(args) => completion::run(&args),

@@ -52,6 +52,15 @@ impl Store {
         }
     }
 
+    /// A source and a target whose folder has a name of its own, whatever they are called.
+    #[must_use]
+    pub fn named(&self, folder: &str, source: &str, target: &str) -> Pair {
+        Pair {
+            folder: self.0.join(folder),
+            ..self.pair(source, target)
+        }
+    }
+
     /// All sources and targets that anything is remembered of.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::credentials::Access;
@@ -105,13 +105,20 @@ pub(super) async fn call(
     }
     let (mut upload, flow) = Upload::new(body, settings.max_body, requests.clone());
     let answered = loop {
-        let (place, rest) = match state.exchange.find(call) {
+        let found = match state.exchange.find(call) {
+            // Whoever has been told that it may answer may have told others already.
+            Err(Nobody::Begun) => timeout(settings.timeout, state.exchange.wait(call))
+                .await
+                .unwrap_or(Err(Nobody::Connected)),
+            found => found,
+        };
+        let (place, rest) = match found {
             Ok(found) => found,
             Err(Nobody::Free) => {
                 count.outcome = Outcome::Busy;
                 return Err(HttpError::RespondersBusy);
             }
-            Err(Nobody::Connected) => {
+            Err(Nobody::Connected | Nobody::Begun) => {
                 let fallback = Fallen {
                     asked,
                     access,
@@ -279,14 +286,10 @@ fn switch(
 /// Leaves of an answer's headers what is for the caller. What a responder says to a browser is
 /// about its own pages, not about everybody's at this host.
 fn clean(headers: &mut HeaderMap, settings: &CallSettings) {
-    strip_hop_by_hop(headers);
-    headers.remove(REAL_STATUS);
     if settings.host.is_some() {
-        return;
+        return strip_hop_by_hop(headers, &[]);
     }
-    for name in HOST_WIDE {
-        headers.remove(name);
-    }
+    strip_hop_by_hop(headers, &HOST_WIDE);
     headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
 }
 
