@@ -10,13 +10,14 @@ import json
 import secrets
 import ssl
 import threading
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from certificates import openssl
-from program import CANARIES, hookbot, run
+from program import CANARIES, DEADLINE, Server, hookbot, run
 
 SECRET = secrets.token_hex(20)
 CANARIES.add(SECRET)
@@ -142,25 +143,56 @@ class Github:
         return verified.returncode == 0 and header["alg"] == "RS256" and claims["iss"] == "Iv1.x"
 
 
-def test_an_app_is_believed_and_what_it_passes_on_is_signed_to_the_byte(
-    services, authority, tmp_path
-):
-    github, taken = Github(tmp_path), []
+@pytest.fixture
+def github(services, authority, tmp_path):
+    """A GitHub, with the arguments that lead to it."""
+    github, pair = Github(tmp_path), authority.pair()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    api = f"https://127.0.0.1:{services(github.answer, context)}/api/v3"
+    app = ["--app-id", "Iv1.x", "--app-key", github.key, "--ca", authority.certificate]
+    # The last 130.
+    github.arguments = ["github", "--api-url", api, *app, "--since", "2026-01-31T12:02:01Z"]
+    yield github
+    assert not github.refused
+
+
+def test_an_app_is_believed_and_what_it_passes_on_is_signed_to_the_byte(services, github):
+    taken = []
 
     def receive(path, headers, body):
         taken.append((headers["X-GitHub-Delivery"], body, headers["X-Hub-Signature-256"]))
         return 204, {}, b""
 
-    pair = authority.pair()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.certificate, pair.key)
-    api = f"https://127.0.0.1:{services(github.answer, context)}/api/v3"
     target = f"http://127.0.0.1:{services(receive)}/"
-    app = ["--app-id", "Iv1.x", "--app-key", github.key, "--ca", authority.certificate]
-    checked = ["--secret", "env:SECRET", "--since", "2026-01-31T12:02:01Z", target]
-    done = hookbot("replay", "github", "--api-url", api, *app, *checked, SECRET=SECRET)
+    done = hookbot("replay", *github.arguments, "--secret", "env:SECRET", target, SECRET=SECRET)
     assert done.returncode == 0, done.stderr
-    assert not github.refused
-    assert done.stdout.count("signature verified") == COUNT - 120
-    expected = range(121, COUNT + 1)
-    assert taken == [(f"d{n}", sent(n), signature(sent(n))) for n in expected]
+    assert done.stdout.count("signature verified") == 130
+    assert taken == [(f"d{n}", sent(n), signature(sent(n))) for n in range(121, COUNT + 1)]
+
+
+def test_what_came_while_a_server_was_down_is_there_afterwards(github, tmp_path):
+    folder = {"HOOKBOT_DATA_DIR": tmp_path / "data"}
+    server = Server(**folder)
+    for number in range(121, 180):
+        with http_post(server.publishing("/pub/github"), number) as answer:
+            assert answer.status == 200
+    server.kill()
+
+    server = Server(**folder)
+    urls = [server.subscribing("/sub/github"), server.publishing("/pub/github")]
+    for code, published in [(8, 71), (0, 0)]:
+        done = hookbot("reconcile", *github.arguments, *urls)
+        assert done.returncode == code, done.stderr
+        assert done.stdout.count("published now") == published
+    listen = ["--after", "start", "--count", "130", server.subscribing("/sub/github")]
+    heard = hookbot("listen", *listen).stdout.encode().splitlines()
+    assert heard == [sent(n) for n in range(121, COUNT + 1)]
+
+
+def http_post(url, number):
+    """Posts as GitHub would."""
+    user, _, address = url.removeprefix("http://").partition("@")
+    headers = {"Authorization": f"Bearer {user}", "X-GitHub-Delivery": f"d{number}"}
+    request = urllib.request.Request(f"http://{address}", sent(number), headers)
+    return urllib.request.urlopen(request, timeout=DEADLINE)
