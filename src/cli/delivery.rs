@@ -33,8 +33,10 @@ pub(super) fn entry(hook: &HookEntry) -> String {
     let id = hook.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
     let url = shown(&hook.url);
     let events = hook.events.join(" ");
-    let state = if hook.is_active { "" } else { "  (inactive)" };
-    format!("{id}  {url}  {events}{state}")
+    let state = if hook.is_active { "" } else { "(inactive)" };
+    let columns = [&*id, &*url, &*events, state];
+    let columns = columns.into_iter().filter(|text| !text.is_empty());
+    columns.collect::<Vec<_>>().join("  ")
 }
 
 /// Where a webhook posts to, without the token that is in there.

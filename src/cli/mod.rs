@@ -2,7 +2,10 @@
 
 mod check;
 mod completion;
+mod dead;
+mod deliveries;
 mod delivery;
+mod forward;
 mod input;
 mod listen;
 mod log;
@@ -21,6 +24,7 @@ mod running;
 mod serve;
 mod sign;
 mod sources;
+mod tunnel;
 mod verify;
 mod webhook;
 mod when;
@@ -90,6 +94,10 @@ enum Command {
     MakeTokens(make_tokens::MakeTokensArgs),
     Listen(listen::ListenArgs),
     Publish(publish::PublishArgs),
+    #[command(visible_alias = "client")]
+    Forward(Box<forward::ForwardArgs>),
+    Dead(dead::DeadArgs),
+    Tunnel(Box<tunnel::TunnelArgs>),
     Replay(Box<replay::ReplayArgs>),
     Reconcile(reconcile::ReconcileArgs),
     RouteGithub(route_github::RouteGithubArgs),
@@ -97,6 +105,7 @@ enum Command {
     Check(check::CheckArgs),
     Log(log::LogArgs),
     Sources(sources::SourcesArgs),
+    Deliveries(deliveries::DeliveriesArgs),
     Verify(Box<verify::VerifyArgs>),
     Sign(Box<sign::SignArgs>),
     Completion(completion::CompletionArgs),
@@ -127,6 +136,9 @@ enum Failure {
     /// Deliveries were missing, and are not any more.
     #[error("{0}")]
     Missing(String),
+    /// The last target has said that it wants no more.
+    #[error("every target has answered 410 Gone, so there is nobody left to forward to")]
+    Gone,
     /// Everything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -143,6 +155,7 @@ impl Failure {
             Self::Damaged(_) => 6,
             Self::Config(_) => 7,
             Self::Missing(_) => 8,
+            Self::Gone => 9,
         }
     }
 }
@@ -198,7 +211,8 @@ Exit codes:
   5  not done within --timeout
   6  messages on disk are damaged
   7  the configuration file is wrong
-  8  reconcile found that deliveries were missing";
+  8  reconcile found that deliveries were missing
+  9  every target of forward is gone (410)";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -235,6 +249,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::MakeTokens(args) => make_tokens::run(&global.keys, &args),
         Command::Listen(args) => listen::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Forward(args) => forward::run(&args),
+        Command::Dead(args) => dead::run(&args),
+        Command::Tunnel(args) => tunnel::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Reconcile(args) => reconcile::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
@@ -242,6 +259,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Sources(args) => sources::run(&args),
+        Command::Deliveries(args) => deliveries::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Completion(args) => completion::run(&args),

@@ -49,10 +49,10 @@ struct GithubReconcileArgs {
     typed: Vec<String>,
 
     #[command(flatten)]
-    github: GithubArgs,
+    how: HowArgs,
 
     #[command(flatten)]
-    how: HowArgs,
+    github: GithubArgs,
 }
 
 /// Compares what GitLab has sent by a webhook with what a server's log has, and publishes the
@@ -70,10 +70,10 @@ struct GitlabReconcileArgs {
     typed: Vec<String>,
 
     #[command(flatten)]
-    gitlab: GitlabArgs,
+    how: HowArgs,
 
     #[command(flatten)]
-    how: HowArgs,
+    gitlab: GitlabArgs,
 }
 
 #[derive(Debug, Args)]

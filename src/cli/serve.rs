@@ -176,7 +176,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
             server = server.with_router(Arc::new(github(global)?));
         }
         if let Some((file, config)) = config {
-            server = server.with_configuration(file, config);
+            server = server.with_configuration(file, config)?;
         }
         announce(&listeners, args.tls.tls_cert.is_some())?;
         let stop = CancellationToken::new();

@@ -6,6 +6,7 @@ use hookbot_signatures::{Algorithm, Encoding, Generic, Provider, Scheme, Secret}
 use http::StatusCode;
 use serde::Deserialize;
 
+use super::problem::Flaw;
 use super::secret_text::{self, Found, NotFound};
 use super::text::parsed;
 use super::{Span, Texts};
@@ -155,13 +156,6 @@ impl Default for ReplyTable {
             body: "OK\n".to_owned(),
         }
     }
-}
-
-/// Why a table is no source, and which of its keys says so.
-#[derive(Debug)]
-pub(super) struct Flaw {
-    pub(super) key: &'static str,
-    pub(super) message: String,
 }
 
 impl SourceTable {

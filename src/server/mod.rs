@@ -18,6 +18,7 @@ mod configuration;
 mod connection;
 mod cors;
 mod credentials;
+mod deliveries;
 mod deny_file;
 mod error;
 mod event_stream;
@@ -69,13 +70,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 pub use address_guard::{AddressGuard, ForbiddenAddress};
 pub use call::CallSettings;
 use call::Exchange;
 use channels::Responders;
 pub use configuration::{ConfigFile, Configuration};
+use deliveries::Board;
+pub use deliveries::{
+    Delivery, DeliveryError, DeliveryReport, DeliveryState, Retried, Signer, SignerError, store_in,
+};
 pub use deny_file::DenyFileError;
 pub use head::Patience;
 use limits::{Budget, Failures, Strangers};
@@ -141,6 +146,9 @@ struct State {
     /// What is asked and not answered yet.
     requests: TaskTracker,
     routing: TaskTracker,
+    /// What is delivered to services.
+    deliveries: Board,
+    delivering: TaskTracker,
     /// Every connection, whatever it has become.
     connections: TaskTracker,
 }
@@ -160,8 +168,14 @@ impl Server {
             .unsafe_share
             .unwrap_or_else(|| half(settings.unsafe_rate));
         let token_uses = TokenUses::default();
+        let deliveries = Board::default();
         let state = State {
-            metrics: Metrics::new(broker.clone(), book.clone(), &token_uses),
+            metrics: Metrics::new(
+                broker.clone(),
+                book.clone(),
+                &token_uses,
+                deliveries.clone(),
+            ),
             broker,
             tls: tls.map(Arc::new),
             failures: Failures::new(),
@@ -185,6 +199,8 @@ impl Server {
             close: CancellationToken::new(),
             requests: TaskTracker::new(),
             routing: TaskTracker::new(),
+            deliveries,
+            delivering: TaskTracker::new(),
             connections: TaskTracker::new(),
             settings,
         };
@@ -207,12 +223,19 @@ impl Server {
 
     /// Does what a file says, and what it will say when it changes. Of its `[server]` only the
     /// caller knows what to do.
-    #[must_use]
-    pub fn with_configuration(mut self, file: ConfigFile, config: Config) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When a secret or a certificate of a delivery can't be used.
+    pub fn with_configuration(
+        mut self,
+        file: ConfigFile,
+        config: Config,
+    ) -> Result<Self, ConfigError> {
         let (state, routing) = (self.state.clone(), self.routing.clone());
-        let configuration = Configuration::new(state, routing, file, config);
+        let configuration = Configuration::new(state, routing, file, config)?;
         self.configuration = Some(Arc::new(configuration));
-        self
+        Ok(self)
     }
 
     /// The file's part, so that somebody can have it reloaded.
@@ -303,6 +326,12 @@ impl Control {
     #[must_use]
     pub fn rules(&self) -> Rules {
         self.0.book.load().rules.clone()
+    }
+
+    /// How each delivery is doing, in the order of the file.
+    #[must_use]
+    pub fn deliveries(&self) -> Vec<DeliveryReport> {
+        self.0.deliveries.reports()
     }
 
     /// Changes the rules, or nothing when `change` fails.
@@ -421,7 +450,8 @@ impl State {
         self.broker.flushed().await;
         self.close.cancel();
         self.connections.close();
-        self.connections.wait().await;
+        self.delivering.close();
+        tokio::join!(self.connections.wait(), self.delivering.wait());
     }
 }
 

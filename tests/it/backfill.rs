@@ -389,7 +389,7 @@ async fn new_deliveries_are_followed_and_old_ones_left_alone() {
         .map(|n| Sent::new(n, &format!("d{n}"), n))
         .collect();
     let api_url = api.url();
-    let server = deduplicating().await;
+    let server = TestServer::start().await;
     let target = url(&server, "/pub/site");
     let arguments = [
         "replay",
@@ -420,20 +420,18 @@ async fn new_deliveries_are_followed_and_old_ones_left_alone() {
     };
     timeout(PATIENCE, polled(3)).await.unwrap();
     for n in 251..=253 {
-        api.state().sent.push(Sent::new(n, &format!("d{n}"), n));
+        let new = Sent::new(n, &format!("d{n}"), n);
+        api.state().sent.push(new.clone());
+        let line = timeout(PATIENCE, told.next_line()).await.unwrap();
+        let told: Value = serde_json::from_str(&line.unwrap().unwrap()).unwrap();
+        assert_eq!(told["delivery"], new.delivery);
         // Once more, by somebody's hand.
         let again = Sent {
+            id: n + 1_000,
             is_repeated: true,
-            ..Sent::new(n + 1_000, &format!("d{n}"), n)
+            ..new
         };
         api.state().sent.push(again);
-        let line = timeout(PATIENCE, told.next_line())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-        let told: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(told["delivery"], format!("d{n}"));
         timeout(PATIENCE, polled(3)).await.unwrap();
     }
     child.kill().await.unwrap();

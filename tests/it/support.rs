@@ -126,7 +126,7 @@ impl TestServer {
                 ..ConfigFile::default()
             };
             let config = file.load().unwrap();
-            server = server.with_configuration(file, config);
+            server = server.with_configuration(file, config).unwrap();
         }
         let configuration = server.configuration();
         let listeners = Listener::bind(&"127.0.0.1:0".parse().unwrap())

@@ -57,7 +57,7 @@ impl Default for Settings {
         Self {
             concurrency: 1,
             retries: None,
-            first_pause: Duration::from_millis(500),
+            first_pause: Duration::from_millis(100),
             last_pause: Duration::from_secs(30),
             patience: 5,
             probe: Duration::from_secs(5),
@@ -201,12 +201,12 @@ impl Forwarder {
                         }
                     }
                     Some(Given::Place(place)) => {
-                        tell(&Told::Heard);
                         let is_first = books.place.current().is_none();
                         books.pass(Some(place));
                         if is_first {
                             books.sync().await;
                         }
+                        tell(&Told::Heard);
                     }
                     Some(Given::Heard) => tell(&Told::Heard),
                     Some(Given::Trouble(trouble)) => tell(&Told::Trouble(&trouble)),

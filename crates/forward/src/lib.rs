@@ -30,6 +30,7 @@ pub mod forwarder;
 pub mod letters;
 pub mod place;
 pub mod selection;
+pub mod store;
 pub mod told;
 mod window;
 
@@ -44,6 +45,7 @@ pub use saved::{Saved, SavedError};
 pub use script::{ScriptOptions, Tool};
 pub use selection::Selection;
 pub use source::{Given, Source, Trouble};
+pub use store::{Pair, Store};
 pub use taker::{Answer, Taker, Verdict};
 pub use target::{Target, TargetSettings};
 pub use told::{Tell, Told};

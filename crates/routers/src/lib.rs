@@ -33,6 +33,7 @@ mod signature;
 mod absent;
 mod bodies;
 mod cycle;
+mod draft;
 mod faults;
 mod hops;
 mod json;
@@ -52,3 +53,10 @@ pub use router::{RouteError, Router};
 pub use rule::Rule;
 pub use template::{Condition, Kind, Template};
 pub use view::{NAMES, View};
+
+#[cfg(test)]
+mod tests {
+    mod conditions;
+    mod payloads;
+    pub(crate) mod samples;
+}

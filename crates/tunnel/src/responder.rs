@@ -1,21 +1,23 @@
 //! The responder's end of a tunnel: dials out, and answers.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hookbot_listen::{Endpoint, Error, Upgraded, upgrade};
 use http::{HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 
+use crate::body::Lean;
+use crate::line::BoxError;
 use crate::stream::ByteStream;
 use crate::tuning::{self, KeepAlive, MAX_CALLS};
 use crate::{CALL_URL, TUNNEL_V1};
@@ -116,12 +118,13 @@ impl Responder {
         mut event: impl FnMut(Event),
     ) -> Result<(), Error>
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
         S::Future: Send + 'static,
-        S::Error: Into<Box<dyn StdError + Send + Sync>>,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
     {
+        let service = Arc::new(service);
         let mut limit = self.first_pause;
         let mut was_connected = false;
         loop {
@@ -170,12 +173,16 @@ impl Responder {
     /// Answers on one connection, and says how it ended.
     async fn serve<S, B>(&self, upgraded: Upgraded, service: S, stop: &CancellationToken) -> Error
     where
-        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
         S::Future: Send + 'static,
-        S::Error: Into<Box<dyn StdError + Send + Sync>>,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
     {
+        let service = service_fn(move |call| {
+            let answering = service.call(call);
+            async move { answering.await.map(|answer| answer.map(Lean)) }
+        });
         let stream = ByteStream::new(upgraded.stream, Vec::new(), Role::Client).await;
         let ends = stream.ends();
         ends.explain(CloseCode::Normal, "");

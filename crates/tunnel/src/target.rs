@@ -294,7 +294,7 @@ fn tcp(url: &str) -> Result<(Way, String, PathAndQuery), TargetError> {
     }
     if authority.contains('@') {
         return Err(unfit(
-            "it has a password; send one with --target-header 'Authorization: …'",
+            "it has a password; send one as a header, Authorization",
         ));
     }
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });

@@ -37,7 +37,7 @@ pub(super) struct BackfillArgs {
     follow: bool,
 
     /// How often --follow asks.
-    #[arg(long, value_name = "TIME", default_value = "10s")]
+    #[arg(long, value_name = "TIME", default_value = "10s", requires = "follow")]
     interval: Span,
 
     /// Print JSON, one object a line.

@@ -1,5 +1,6 @@
 //! `GET` as a WebSocket that calls are answered on: the connection becomes a responder.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,11 @@ use hookbot_tunnel::{CALL_URL, Line, TUNNEL_V1, Upkeep, has_word};
 use http::Request;
 use http::header::{HOST, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::body::Incoming;
-use std::future::poll_fn;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::{debug, info};
 
+use super::exchange::Presence;
 use super::upload::Upload;
 use crate::server::State;
 use crate::server::credentials::Access;
@@ -27,7 +28,7 @@ use crate::server::transport::Peer;
 
 /// Who is to answer.
 struct Responder {
-    filter: Filter,
+    presence: Presence,
     peer: Peer,
     seat: Seat,
     /// When its token ends, in seconds since 1970.
@@ -74,9 +75,9 @@ pub(in crate::server) fn answer(
     }
     let token = access.token.as_ref().ok_or(HttpError::Unauthorized)?;
     let responder = Responder {
-        filter,
         peer,
         seat: take_seat(asked, path, Pass::Token(token.clone()))?,
+        presence: state.exchange.expect(&filter),
         expires: access.grant.and_then(|grant| grant.expires),
     };
     take_over(state, responder, request);
@@ -97,8 +98,14 @@ fn take_over(state: &Arc<State>, responder: Responder, request: Request<Incoming
 }
 
 impl Responder {
-    async fn serve(self, state: &Arc<State>, line: Line<Upload>, mut upkeep: Upkeep<Upload>) {
-        let (peer, path) = (self.peer, self.seat.path());
+    async fn serve(self, state: &State, line: Line<Upload>, mut upkeep: Upkeep<Upload>) {
+        let Self {
+            mut presence,
+            peer,
+            seat,
+            expires,
+        } = self;
+        let path = seat.path();
         let began = Instant::now();
         if timeout(BEGIN_PATIENCE, upkeep.heard()).await.is_err() {
             let (code, reason) = SILENT;
@@ -106,9 +113,9 @@ impl Responder {
             return debug!(%peer, ?path, "a responder did not begin");
         }
         info!(target: "hookbot::request", %peer, ?path, "responder connected");
-        let presence = state.exchange.join(&self.filter, line);
+        presence.begin(line);
         let counted = Responding::new(&state.metrics);
-        let expires = self.expires.map(deadline);
+        let expires = expires.map(deadline);
         let expired = async {
             match expires {
                 Some(at) => sleep_until(at).await,
@@ -118,7 +125,7 @@ impl Responder {
         let end = tokio::select! {
             () = upkeep.run() => LEFT,
             () = state.close.cancelled() => GOING_AWAY,
-            () = poll_fn(|context| self.seat.poll_dismissed(context)) => REVOKED,
+            () = poll_fn(|context| seat.poll_dismissed(context)) => REVOKED,
             () = expired => EXPIRED,
         };
         // No new calls from here on.

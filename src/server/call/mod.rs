@@ -24,7 +24,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::credentials::Access;
@@ -105,13 +105,20 @@ pub(super) async fn call(
     }
     let (mut upload, flow) = Upload::new(body, settings.max_body, requests.clone());
     let answered = loop {
-        let (place, rest) = match state.exchange.find(call) {
+        let found = match state.exchange.find(call) {
+            // Whoever has been told that it may answer may have told others already.
+            Err(Nobody::Begun) => timeout(settings.timeout, state.exchange.wait(call))
+                .await
+                .unwrap_or(Err(Nobody::Connected)),
+            found => found,
+        };
+        let (place, rest) = match found {
             Ok(found) => found,
             Err(Nobody::Free) => {
                 count.outcome = Outcome::Busy;
                 return Err(HttpError::RespondersBusy);
             }
-            Err(Nobody::Connected) => {
+            Err(Nobody::Connected | Nobody::Begun) => {
                 let fallback = Fallen {
                     asked,
                     access,

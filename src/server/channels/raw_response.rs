@@ -16,7 +16,7 @@ use httparse::{EMPTY_HEADER, Status, parse_chunk_size};
 /// # Errors
 ///
 /// Says what is wrong with it. The text is safe to send to whoever has asked.
-pub fn parse(
+pub(crate) fn parse(
     payload: &[u8],
     method: &Method,
     limit: usize,
@@ -59,7 +59,7 @@ pub fn parse(
 /// Why a response is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadResponse {
+pub(crate) enum BadResponse {
     /// Its head is no HTTP.
     #[error("its head is malformed: {0}")]
     Head(#[from] httparse::Error),
