@@ -4,12 +4,12 @@ use hookbot_backfill::{Delivery, HookEntry};
 use hookbot_listen::Endpoint;
 use serde_json::{Map, Value, json};
 
-/// A delivery as people read it.
-pub(super) fn columns(delivery: &Delivery) -> String {
-    let at = delivery
-        .at()
-        .map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
-    format!("{at:<20}  {:<24}  {}", delivery.event(), delivery.id())
+/// A delivery as people read it, with what is the matter with it. Others have written parts of it.
+pub(super) fn row(delivery: &Delivery, what: &str) -> String {
+    let at = delivery.at();
+    let at = at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
+    let (event, id) = (delivery.event(), delivery.id());
+    format!("{at:<20}  {event:<24}  {id}  {what}").replace(char::is_control, "")
 }
 
 /// A delivery as scripts read it.

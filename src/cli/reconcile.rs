@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use self::logged::Logged;
-use super::delivery::{as_json, columns};
+use super::delivery::{as_json, row};
 use super::listen::UNSAFE_IS_OK;
 use super::provider::{GithubArgs, GitlabArgs, SigningArgs, WhichArgs, settle};
 use super::remote::{RemoteArgs, block_on};
@@ -270,7 +270,7 @@ fn beginning(deliveries: &[Delivery]) -> Option<Timestamp> {
 
 fn tell(delivery: &Delivery, state: &State, json: bool) -> Result<(), Failure> {
     if !json {
-        return output::line(&format!("{}  {state}", columns(delivery)));
+        return output::line(&row(delivery, &state.to_string()));
     }
     let mut object = as_json(delivery);
     object.insert("state".to_owned(), state.name().into());

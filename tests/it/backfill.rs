@@ -486,6 +486,29 @@ async fn a_provider_delivers_again_what_it_is_asked_to() {
 }
 
 #[tokio::test]
+async fn one_that_is_too_old_to_be_delivered_again_does_not_hold_up_the_rest() {
+    let api = StandIn::start().await;
+    api.state().sent = (1..=3).map(|n| Sent::new(n, &format!("d{n}"), n)).collect();
+    let api_url = api.url();
+    let arguments = [
+        "replay",
+        "github",
+        "--api-url",
+        &api_url,
+        "acme/site",
+        "7",
+        "--redeliver",
+        "--json",
+    ];
+    for (too_old, code, told) in [(2, 1, 3), (1, 3, 0)] {
+        api.state().too_old = [too_old].into();
+        let output = hookbot(&arguments).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(lines(&output).len(), told, "{output:?}");
+    }
+}
+
+#[tokio::test]
 async fn webhooks_are_listed_without_the_tokens_in_their_urls() {
     let api = StandIn::start().await;
     let hook = |id, url: &str| serde_json::json!({ "id": id, "active": true, "events": ["push"], "config": { "url": url } });

@@ -69,19 +69,19 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether this is about one delivery alone, so that asking for the next one makes sense.
+    /// Whether this may be about one delivery alone, so that asking for the next one makes sense.
     #[must_use]
     pub fn is_of_one_delivery(&self) -> bool {
-        matches!(
-            self,
-            Self::Lost(_) | Self::Malformed { .. } | Self::Unavailable { .. }
-        )
-    }
-
-    /// Whether the provider said no, rather than nothing.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        match self {
+            Self::Lost(_) | Self::Malformed { .. } | Self::Unavailable { .. } => true,
+            Self::Refused { status, .. } => [
+                StatusCode::NOT_FOUND,
+                StatusCode::GONE,
+                StatusCode::UNPROCESSABLE_ENTITY,
+            ]
+            .contains(status),
+            _ => false,
+        }
     }
 }
 

@@ -152,7 +152,13 @@ impl Forwarder {
             }
             tokio::select! {
                 biased;
-                _ = now_and_then.tick() => books.sync().await,
+                _ = now_and_then.tick() => {
+                    books.sync().await;
+                    if !books.window.has_room() {
+                        // It is the source that waits for us then.
+                        tell(&Told::Heard);
+                    }
+                }
                 Some(done) = offers.next() => {
                     let Done { number, key, end, retries } = done;
                     books.summary.retried += retries;
