@@ -20,7 +20,8 @@ use crate::config::{
     KeyArgs, KeyError, LimitsTable, Retain, ServerTable, Span, TokensTable, data_dir,
 };
 use crate::server::{
-    Bind, ConfigFile, Configuration, Control, Listener, Patience, Server, Settings, Tls, TlsFiles,
+    Bind, CallSettings, ConfigFile, Configuration, Control, DOOR, Listener, Patience, Server,
+    Settings, Tls, TlsFiles,
 };
 
 /// Runs the broker.
@@ -233,17 +234,28 @@ impl ServeArgs {
         let time = |said: Option<Span>, default| said.map_or(default, |Span(time)| time);
         let size = |said: Option<ByteSize>, default| said.map_or(default, bytes);
         let write_timeout = time(server.write_timeout, defaults.write_timeout);
+        let max_body = size(server.max_body, defaults.max_body);
         let tls = &self.tls;
         Settings {
             public_url: server.public_url.clone(),
             origins: server.origins.clone(),
             cors_origin: server.cors_origin.clone(),
             deduplicate: server.deduplicate.map(|Span(window)| window),
-            max_body: size(server.max_body, defaults.max_body),
+            max_body,
+            calls: CallSettings {
+                timeout: time(server.call_timeout, defaults.calls.timeout),
+                idle_timeout: time(server.call_idle_timeout, defaults.calls.idle_timeout),
+                max_body: size(server.call_max_body, max_body) as u64,
+                host: server.call_host.clone(),
+                ..defaults.calls
+            },
             body_timeout: time(server.body_timeout, defaults.body_timeout),
             max_in_flight: size(server.max_in_flight, defaults.max_in_flight),
             unsafe_rate: server.unsafe_rate.unwrap_or(defaults.unsafe_rate),
             max_connections: max_connections(server.max_connections),
+            max_connections_per_address: server
+                .max_connections_per_address
+                .and_then(|wanted| usize::try_from(wanted.get()).ok()),
             ping_interval: time(server.ping_interval, defaults.ping_interval),
             write_timeout,
             patience: Patience {
@@ -291,8 +303,8 @@ fn max_connections(wanted: Option<NonZeroU32>) -> usize {
     wanted.unwrap_or(possible).min(possible)
 }
 
-/// Descriptors for everything that is not a connection.
-const OTHER_DESCRIPTORS: u64 = 32;
+/// Descriptors for everything that is not a connection with a place.
+const OTHER_DESCRIPTORS: u64 = 32 + DOOR as u64;
 
 async fn bind(addresses: &[Bind]) -> Result<Vec<Listener>, Failure> {
     let mut listeners = Vec::new();

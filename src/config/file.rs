@@ -9,7 +9,8 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use hookbot_routers::{Cycle, Fault, Part, Route, Rule};
+use hookbot_protocol::Filter;
+use hookbot_routers::{Cycle, Fault, Part, Route, Router, Rule};
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -52,6 +53,17 @@ impl Config {
             source,
         })?;
         Ok(Self::parse(&file.display().to_string(), &text, github)?)
+    }
+
+    /// Topics that this rule reads, on which nobody can know what is GitHub's though it has to: it
+    /// has no secret, and no source is for them.
+    #[must_use]
+    pub fn unverified(&self, rule: &Rule) -> Option<Filter> {
+        let mut topics = rule.topics().into_iter().filter(|_| rule.lacks_secret());
+        topics.find(|topics| {
+            let mut sources = self.sources.iter();
+            !sources.any(|source| source.verifies_github(topics))
+        })
     }
 
     /// Checks the text of a file.
@@ -324,11 +336,15 @@ pub enum ConfigError {
     /// The file is wrong.
     #[error("{0}")]
     Wrong(#[from] Problems),
-    /// A route needs the secret, which no file has.
-    #[error("route `{route}` needs the secret GitHub signs with: set HOOKBOT_GITHUB_SECRET")]
+    /// A route reads what nothing verifies.
+    #[error(
+        "route `{route}` reads {topics}, where no [[source]] has `provider = \"github\"`: add one, or set HOOKBOT_GITHUB_SECRET to the secret GitHub signs with"
+    )]
     NoSecret {
         /// Which one.
         route: String,
+        /// What it reads.
+        topics: Filter,
     },
     /// A source lacks a secret or a list of addresses.
     #[error("{0}")]
@@ -411,6 +427,49 @@ mod tests {
         let checked = Config::parse("f", text, None).unwrap();
         assert!(checked.routes[2].lacks_secret());
         assert!(Config::parse("f", "", None).unwrap().routes.is_empty());
+    }
+
+    #[test]
+    fn the_preset_for_github_needs_a_secret_or_a_source_that_verifies() {
+        let unverified = |source: &str, from: &str, secret| {
+            let route = format!("[[route]]\nname = 'r'\npreset = 'github'\nfrom = {from}\n");
+            let config = Config::parse("f", &(route + source), secret).unwrap();
+            config
+                .unverified(&config.routes[0])
+                .map(|topics| topics.to_string())
+        };
+        let source = |topic: &str, more: &str| {
+            format!("[[source]]\ntopic = '{topic}'\nsecrets = 's'\n{more}")
+        };
+        let github = "provider = 'github'\n";
+        let (here, below) = ("'/unsafe/github.com/'", "'/unsafe/github.com/org/a'");
+        let both = "['/unsafe/github.com/', 'in/']";
+        for (source, from, expected) in [
+            (source("/unsafe/github.com/", github), here, None),
+            (source("/unsafe/github.com/org/a", github), here, None),
+            (source("/unsafe/github.com/", github), below, None),
+            (
+                source("/unsafe/", &format!("{github}promote = 'in/'")),
+                "'in/x'",
+                None,
+            ),
+            (
+                source("/unsafe/github.com/", &format!("{github}promote = 'in/'")),
+                here,
+                Some("/unsafe/github.com/"),
+            ),
+            (source("/unsafe/github.com/", github), both, Some("in/")),
+            (
+                source("/unsafe/github.com/", "provider = 'gitea'"),
+                here,
+                Some("/unsafe/github.com/"),
+            ),
+            (String::new(), here, Some("/unsafe/github.com/")),
+        ] {
+            let found = unverified(&source, from, None);
+            assert_eq!(found.as_deref(), expected, "{source} {from}");
+            assert_eq!(unverified(&source, from, Some(b"s")), None);
+        }
     }
 
     #[test]

@@ -59,6 +59,31 @@ pub struct ServerTable {
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_body: Option<ByteSize>,
 
+    /// The largest body of a call; by default as --max-body. What is called streams, so it takes no
+    /// memory.
+    #[arg(long, value_name = "SIZE", help_heading = "Calls")]
+    #[serde(deserialize_with = "parsed")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub call_max_body: Option<ByteSize>,
+
+    /// How long a responder may take to begin its answer, once it has all of the call; 30s by
+    /// default.
+    #[arg(long, value_name = "TIME", help_heading = "Calls")]
+    #[serde(deserialize_with = "parsed")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub call_timeout: Option<Span>,
+
+    /// How long a call may stand still, its body or its answer; 90s by default.
+    #[arg(long, value_name = "TIME", help_heading = "Calls")]
+    #[serde(deserialize_with = "parsed")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub call_idle_timeout: Option<Span>,
+
+    /// The only host at which calls are served, and nothing else is, so that pages of responders
+    /// need no sandbox.
+    #[arg(long, value_name = "HOST", help_heading = "Calls")]
+    pub call_host: Option<String>,
+
     /// How long a body may take to arrive; 60s by default.
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "parsed")]
@@ -79,6 +104,11 @@ pub struct ServerTable {
     /// How many connections there may be at once; by default, as many as descriptors.
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_connections: Option<NonZeroU32>,
+
+    /// How many of these may come from one address, or IPv6 network, that is not a trusted
+    /// proxy's; by default half of them.
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_connections_per_address: Option<NonZeroU32>,
 
     /// How often subscribers are pinged; every 30s by default.
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
@@ -109,10 +139,17 @@ impl ServerTable {
             grace: self.grace.or(other.grace),
             retain: self.retain.or(other.retain),
             max_body: self.max_body.or(other.max_body),
+            call_max_body: self.call_max_body.or(other.call_max_body),
+            call_timeout: self.call_timeout.or(other.call_timeout),
+            call_idle_timeout: self.call_idle_timeout.or(other.call_idle_timeout),
+            call_host: self.call_host.or(other.call_host),
             body_timeout: self.body_timeout.or(other.body_timeout),
             max_in_flight: self.max_in_flight.or(other.max_in_flight),
             unsafe_rate: self.unsafe_rate.or(other.unsafe_rate),
             max_connections: self.max_connections.or(other.max_connections),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .or(other.max_connections_per_address),
             ping_interval: self.ping_interval.or(other.ping_interval),
             write_timeout: self.write_timeout.or(other.write_timeout),
         }

@@ -11,7 +11,8 @@ use super::secret_text::{self, Found, NotFound};
 use super::text::parsed;
 use super::{Span, Texts};
 use crate::server::{
-    FixedReply, Networks, NetworksError, OnFail, Promotion, Rate, Source, SourceError, SourceSecret,
+    Fallback, FixedReply, Networks, NetworksError, OnFail, Promotion, Rate, Source, SourceError,
+    SourceSecret,
 };
 
 /// A source as a file says it.
@@ -84,6 +85,11 @@ pub struct SourceTable {
 
     /// What the sender of a message is told that was taken: `{ status = 200, body = "OK" }`.
     pub reply: Option<ReplyTable>,
+
+    /// What becomes of a call to the topic that nobody is there to answer. `"fail"`: it is answered
+    /// with `502`, which is the default. `"publish"`: it is published as if it had been posted to
+    /// the topic, whatever its token, and answered with `202`, or with `reply`.
+    pub fallback: Option<FallbackName>,
 }
 
 /// How a provider signs that is not known here.
@@ -121,6 +127,17 @@ pub enum OnFailName {
     Quarantine,
 }
 
+/// What becomes of a call that nobody is there to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum FallbackName {
+    /// It fails.
+    Fail,
+    /// It is published.
+    Publish,
+}
+
 /// An answer that is always the same.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -145,6 +162,14 @@ impl SourceTable {
     /// What the source is called.
     pub(super) fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.topic)
+    }
+
+    /// Whether there may be messages on these topics that it has verified as GitHub's.
+    pub(super) fn verifies_github(&self, topics: &Filter) -> bool {
+        self.provider.as_deref() == Some(Provider::Github.name())
+            && self
+                .shape()
+                .is_ok_and(|source| source.publishes().meets(topics))
     }
 
     /// The source without its secrets, and without the addresses that are in files: what can be
@@ -223,6 +248,10 @@ impl SourceTable {
                 None => None,
             },
             promote: promote.transpose().map_err(flaw("promote"))?,
+            fallback: match self.fallback {
+                Some(FallbackName::Publish) => Fallback::Publish,
+                Some(FallbackName::Fail) | None => Fallback::Fail,
+            },
             ..Source::new(filter)
         })
     }

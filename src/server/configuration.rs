@@ -50,8 +50,8 @@ impl ConfigFile {
         let config = Config::load(&self.file, github)?;
         for rule in &config.routes {
             let route = rule.name().to_owned();
-            if rule.lacks_secret() {
-                return Err(ConfigError::NoSecret { route });
+            if let Some(topics) = config.unverified(rule) {
+                return Err(ConfigError::NoSecret { route, topics });
             }
             if self.taken.contains(&route) {
                 return Err(ConfigError::Taken { route });
@@ -144,7 +144,7 @@ impl Configuration {
         let at_start = AtStart::of(&config);
         let current = Current {
             deliveries: deliveries(&config)?,
-            rules: config.routes.into_iter().map(Arc::new).collect(),
+            rules: sharing(&state, config.routes).map(Arc::new).collect(),
             fingerprint: Fingerprint::of(&file.file),
         };
         Ok(Self {
@@ -198,7 +198,7 @@ impl Configuration {
             let same = old.find(|old| old.route() == rule.route());
             same.cloned().unwrap_or_else(|| Arc::new(rule))
         };
-        let rules: Vec<_> = config.routes.into_iter().map(same).collect();
+        let rules: Vec<_> = sharing(&self.state, config.routes).map(same).collect();
         self.replace(&rules).await;
         current.rules = rules;
         self.deliveries.replace(&deliveries).await;
@@ -228,6 +228,11 @@ impl Configuration {
             }
         }
     }
+}
+
+/// Rules that share what they parse.
+fn sharing(state: &State, rules: Vec<Rule>) -> impl Iterator<Item = Rule> {
+    rules.into_iter().map(|rule| rule.sharing(&state.parsed))
 }
 
 /// How often the file is looked at.

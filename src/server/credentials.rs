@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hookbot_protocol::{DenyList, Grant, Headers, Keys, Path, Token};
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::verified::Verified;
@@ -143,6 +143,24 @@ impl Access {
         kept
     }
 
+    /// The headers that a call is passed on with: all that the caller sent but our token.
+    pub(super) fn passed_headers(&self, request: &Parts) -> HeaderMap {
+        let mut passed = HeaderMap::with_capacity(request.headers.len() + 8);
+        for (name, value) in &request.headers {
+            let ours = name == HOOKBOT_TOKEN || (name == AUTHORIZATION && self.in_authorization);
+            if ours {
+                continue;
+            }
+            let value = match self.masked(value.as_bytes()) {
+                Cow::Borrowed(_) => value.clone(),
+                // What a header could hold before, it can hold with stars in it.
+                Cow::Owned(masked) => HeaderValue::try_from(masked).unwrap_or(value.clone()),
+            };
+            passed.append(name, value);
+        }
+        passed
+    }
+
     /// Puts `***` for a token of ours, as `Referer` and a proxy's headers may repeat the URL.
     fn masked<'a>(&self, value: &'a [u8]) -> Cow<'a, [u8]> {
         self.spellings
@@ -229,7 +247,7 @@ const NOT_KEPT: [&str; 11] = [
 mod tests {
     use super::*;
     use hookbot_protocol::{Key, Scope};
-    use http::{HeaderValue, Request};
+    use http::Request;
 
     fn keys() -> Keys {
         Keys::new(Key::new(b"secret").unwrap())

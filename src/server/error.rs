@@ -39,6 +39,10 @@ pub(super) enum HttpError {
     ContentType(String),
     #[error("what came here cannot be published where it belongs: {0}")]
     Promotion(TopicError),
+    #[error("there are as many connections as there may be")]
+    Connections,
+    #[error("there are as many connections from your address as there may be")]
+    ConnectionsOfAddress,
     #[error("there are as many subscribers as there may be")]
     Subscribers,
     #[error("there are as many subscribers with this token as there may be")]
@@ -84,6 +88,20 @@ pub(super) enum HttpError {
     NotReady,
     #[error("the server has as much to do as it can hold; try again")]
     Busy,
+    #[error("no responder is connected to answer this")]
+    NoResponder,
+    #[error("the responders have as many calls as they take; try again")]
+    RespondersBusy,
+    #[error("the responder did not answer within {} s", .0.as_secs_f32())]
+    NoAnswer(Duration),
+    #[error("the responder has taken nothing of the body for {} s", .0.as_secs_f32())]
+    ResponderStalled(Duration),
+    #[error("nothing of the body has come from you for {} s", .0.as_secs_f32())]
+    BodyStalled(Duration),
+    #[error("the responder was lost before it answered, or could not pass the answer on")]
+    ResponderLost,
+    #[error("the responder does not take WebSockets and other upgrades")]
+    NoUpgrades,
 }
 
 impl HttpError {
@@ -96,7 +114,9 @@ impl HttpError {
             Self::Gone => StatusCode::GONE,
             Self::NotRead(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTimeout(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTimeout(_) | Self::BodyStalled(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::NoResponder | Self::ResponderLost | Self::NoUpgrades => StatusCode::BAD_GATEWAY,
+            Self::NoAnswer(_) | Self::ResponderStalled(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge { .. } | Self::NotKept(AppendError::TooLarge { .. }) => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
@@ -104,10 +124,15 @@ impl HttpError {
             Self::TooMany(_)
             | Self::TooManyFailures(_)
             | Self::Rate { .. }
+            | Self::ConnectionsOfAddress
             | Self::SubscribersOfToken => StatusCode::TOO_MANY_REQUESTS,
-            Self::Busy | Self::Memory | Self::Subscribers | Self::NotReady | Self::NotKept(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Busy
+            | Self::Memory
+            | Self::Connections
+            | Self::Subscribers
+            | Self::NotReady
+            | Self::NotKept(_)
+            | Self::RespondersBusy => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }
@@ -124,6 +149,8 @@ impl HttpError {
             Self::Rate { reason, .. } => reason,
             Self::ContentType(_) => "content_type",
             Self::Promotion(_) => "promotion",
+            Self::Connections => "connections",
+            Self::ConnectionsOfAddress => "connections_of_address",
             Self::Subscribers | Self::SubscribersOfToken => "subscribers",
             Self::Memory => "memory",
             Self::Origin => "origin",
@@ -134,7 +161,11 @@ impl HttpError {
             Self::Query { .. } => "query",
             Self::Gone => "gone",
             Self::BodyTooLarge { .. } | Self::NotKept(AppendError::TooLarge { .. }) => "too_large",
-            Self::BodyTimeout(_) => "body_timeout",
+            Self::BodyTimeout(_) | Self::BodyStalled(_) => "body_timeout",
+            Self::NoResponder => "no_responder",
+            Self::RespondersBusy => "responders_busy",
+            Self::NoAnswer(_) | Self::ResponderStalled(_) => "no_answer",
+            Self::ResponderLost | Self::NoUpgrades => "responder_failed",
             Self::BodyBroken => "body_broken",
             Self::TooMany(_) => "unsafe_rate",
             Self::Busy => "busy",
@@ -161,7 +192,10 @@ impl HttpError {
             }
             Self::NotKept(AppendError::TooLarge { .. }) => Vec::new(),
             Self::Busy
+            | Self::RespondersBusy
             | Self::Memory
+            | Self::Connections
+            | Self::ConnectionsOfAddress
             | Self::Subscribers
             | Self::SubscribersOfToken
             | Self::NotKept(_) => vec![(RETRY_AFTER, text("1"))],

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -33,6 +34,8 @@ pub(super) struct HeadGuard {
     requests: Arc<Requests>,
     /// A response is stuck half-way, and how long it may be.
     stuck: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the next request that came while a call was watched.
+    early: Vec<u8>,
 }
 
 /// How long the server waits.
@@ -69,12 +72,34 @@ impl HeadGuard {
             deadline: Box::pin(sleep(patience.idle)),
             requests: requests.clone(),
             stuck: None,
+            early: Vec::new(),
         };
         (guard, requests)
     }
 
     pub(super) fn into_transport(self) -> Transport {
         self.transport
+    }
+
+    /// Looks whether a caller is still there. Hyper does not, for there are clients that close
+    /// their half once they have asked; those of calls must not.
+    fn poll_hang_up(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if !self.requests.is_watched(context) || !self.early.is_empty() {
+            return Ok(());
+        }
+        let mut space = [0; 512];
+        let mut buffer = ReadBuf::new(&mut space);
+        match Pin::new(&mut self.transport).poll_read(context, &mut buffer) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                let reason = "the caller has hung up";
+                Err(io::Error::new(io::ErrorKind::ConnectionReset, reason))
+            }
+            Poll::Ready(read) => {
+                self.early.extend_from_slice(buffer.filled());
+                read
+            }
+        }
     }
 
     fn enter(&mut self, stage: Stage, patience: Duration) {
@@ -112,6 +137,15 @@ impl HeadGuard {
         } else if let Stage::Idle = self.stage {
             self.enter(Stage::Head(begun), self.patience.head);
         }
+    }
+
+    /// Ends the connection, in a way that nobody takes for a good one, if a response was cut off.
+    fn check_cut(&self) -> io::Result<()> {
+        if self.requests.is_cut.load(Ordering::Acquire) {
+            self.transport.reset();
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
     }
 
     /// Notes whether a write went on, and gives up one that has not for too long.
@@ -156,7 +190,14 @@ impl AsyncRead for HeadGuard {
             this.enter(Stage::Idle, this.patience.idle);
         }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut this.transport).poll_read(context, buffer);
+        let read = if this.early.is_empty() {
+            Pin::new(&mut this.transport).poll_read(context, buffer)
+        } else {
+            let length = this.early.len().min(buffer.remaining());
+            buffer.put_slice(&this.early[..length]);
+            this.early.drain(..length);
+            Poll::Ready(Ok(()))
+        };
         if read.is_ready() {
             this.saw(&buffer.filled()[before..]);
             return read;
@@ -176,6 +217,7 @@ impl AsyncWrite for HeadGuard {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.check_cut()?;
         let written = Pin::new(&mut this.transport).poll_write(context, bytes);
         this.watch_write(context, written)
     }
@@ -186,6 +228,7 @@ impl AsyncWrite for HeadGuard {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.check_cut()?;
         let written = Pin::new(&mut this.transport).poll_write_vectored(context, slices);
         this.watch_write(context, written)
     }
@@ -196,6 +239,9 @@ impl AsyncWrite for HeadGuard {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // Hyper comes by here whenever it has looked at everything else.
+        this.check_cut()?;
+        this.poll_hang_up(context)?;
         let flushed = Pin::new(&mut this.transport).poll_flush(context);
         this.watch_write(context, flushed)
     }
@@ -228,18 +274,54 @@ pub(super) struct Requests {
     began: AtomicBool,
     /// A response has been sent, so the next head is awaited.
     done: AtomicBool,
+    /// The request is a call, and whether all of it has been read.
+    is_call: AtomicBool,
+    is_whole: AtomicBool,
+    /// Its answer was cut off where the end of the connection is all that tells.
+    is_cut: AtomicBool,
+    watcher: AtomicWaker,
 }
 
 impl Requests {
     /// Says that a request has begun; why it is refused, if it is.
     pub(super) fn begin(&self) -> Option<Flaw> {
         self.done.store(false, Ordering::Release);
+        self.is_call.store(false, Ordering::Release);
+        self.is_whole.store(false, Ordering::Release);
         self.began.store(true, Ordering::Release);
         self.flaw().take()
     }
 
+    /// Says that the request at hand is a call, for which nothing must be done once its caller has
+    /// hung up.
+    pub(super) fn call(&self) {
+        self.is_call.store(true, Ordering::Release);
+    }
+
+    /// Says that all of a call was read, so that only the end of the connection is to come.
+    pub(super) fn watch(&self) {
+        self.is_whole.store(true, Ordering::Release);
+        self.watcher.wake();
+    }
+
+    /// Says that a response was cut off and must not look as if it were whole: the connection ends
+    /// with the next look at it.
+    pub(super) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
+    }
+
+    /// Whether the end of the connection is to be looked for; if not yet, the task is woken.
+    fn is_watched(&self, context: &Context<'_>) -> bool {
+        if !self.is_call.load(Ordering::Acquire) {
+            return false;
+        }
+        self.watcher.register(context.waker());
+        self.is_whole.load(Ordering::Acquire)
+    }
+
     /// Says that the request at hand has had its response.
     pub(super) fn finish(&self) {
+        self.is_call.store(false, Ordering::Release);
         self.done.store(true, Ordering::Release);
     }
 

@@ -35,6 +35,9 @@ pub(super) struct Metrics {
     not_routed: Family<By, Counter>,
     pub(super) config_reloads: Counter,
     pub(super) config_reload_failures: Counter,
+    calls: Family<Ended, Counter>,
+    calls_in_flight: Gauge,
+    responders: Gauge,
 }
 
 /// Whether a message was published with a token.
@@ -104,6 +107,9 @@ impl Metrics {
             not_routed: Family::default(),
             config_reloads: Counter::default(),
             config_reload_failures: Counter::default(),
+            calls: Family::default(),
+            calls_in_flight: Gauge::default(),
+            responders: Gauge::default(),
         };
         let mut registry = Registry::with_prefix("hookbot");
         registry.register("publishes", "Messages published", publishes);
@@ -164,6 +170,17 @@ impl Metrics {
             "Changes of the configuration that were wrong and not taken",
             metrics.config_reload_failures.clone(),
         );
+        registry.register("calls", "Calls that are over", metrics.calls.clone());
+        registry.register(
+            "calls_in_flight",
+            "Calls that are not over",
+            metrics.calls_in_flight.clone(),
+        );
+        registry.register(
+            "responders",
+            "Responders connected",
+            metrics.responders.clone(),
+        );
         registry.register_collector(Box::new(LogMetrics(broker)));
         registry.register_collector(Box::new(SourceMetrics(book)));
         registry.register_collector(Box::new(deliveries));
@@ -219,6 +236,99 @@ impl Counted {
 }
 
 impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// How a call has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    outcome: &'static str,
+}
+
+/// How a call may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All of the answer is with the caller.
+    Answered,
+    /// The caller has hung up, or its body has ended early.
+    HungUp,
+    /// The answer began, and the responder was lost.
+    Cut,
+    /// There was no answer in time, or it stood still.
+    Timeout,
+    /// The responder was lost.
+    Failed,
+    /// Nobody was there.
+    NoResponder,
+    /// Nobody was there, and the call was published.
+    Published,
+    /// All responders had enough to do.
+    Busy,
+    TooLarge,
+    /// It was not let in.
+    Refused,
+}
+
+impl Outcome {
+    /// A word for it, to count by.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::HungUp => "hung_up",
+            Self::Cut => "cut",
+            Self::Timeout => "timeout",
+            Self::Failed => "failed",
+            Self::NoResponder => "no_responder",
+            Self::Published => "published",
+            Self::Busy => "busy",
+            Self::TooLarge => "too_large",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// A call that is in flight as long as this lives, and counted by its outcome then.
+pub(super) struct CallCount {
+    /// Unless somebody says otherwise, the caller has hung up.
+    pub(super) outcome: Outcome,
+    calls: Family<Ended, Counter>,
+    in_flight: Gauge,
+}
+
+impl CallCount {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let in_flight = metrics.calls_in_flight.clone();
+        in_flight.inc();
+        Self {
+            outcome: Outcome::HungUp,
+            calls: metrics.calls.clone(),
+            in_flight,
+        }
+    }
+}
+
+impl Drop for CallCount {
+    fn drop(&mut self) {
+        self.in_flight.dec();
+        let outcome = self.outcome.word();
+        self.calls.get_or_create(&Ended { outcome }).inc();
+    }
+}
+
+/// A responder that is counted as long as this lives.
+pub(super) struct Responding(Gauge);
+
+impl Responding {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let gauge = metrics.responders.clone();
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Responding {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -3,7 +3,7 @@
 //! It turns what comes over a socket into typed values, asks the broker, and writes the answer.
 //! The broker's rules are not here. Below this page, in reading order: a [`Listener`] accepts,
 //! `connection` speaks HTTP on what was accepted, `service` checks a request and finds its
-//! endpoint, `publish` and `subscribe` are the endpoints, and a `subscriber` is served over a
+//! endpoint, `publish`, `subscribe` and `call` are the endpoints, and a `subscriber` is served over a
 //! [`socket`], or over a response by an `event_stream`. [`admin`] answers questions about the log.
 //!
 //! Every wait here has a deadline and everything that is kept a bound; they are all in
@@ -11,6 +11,7 @@
 
 mod address_guard;
 pub mod admin;
+mod call;
 mod configuration;
 mod connection;
 mod cors;
@@ -30,6 +31,7 @@ mod memory;
 mod metrics;
 mod networks;
 mod place;
+mod places;
 mod proxies;
 mod publish;
 mod rate;
@@ -58,9 +60,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
 use hookbot_protocol::{DenyList, Token};
-use hookbot_routers::Router;
+use hookbot_routers::{Bodies, Router};
 use hookbot_signatures::Scheme;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,8 @@ use tracing::{info, warn};
 use crate::config::{Config, ConfigError};
 
 pub use address_guard::{AddressGuard, ForbiddenAddress};
+pub use call::CallSettings;
+use call::Exchange;
 pub use configuration::{ConfigFile, Configuration};
 use deliveries::Board;
 pub use deliveries::{
@@ -82,6 +85,8 @@ pub use listener::{Bind, BindSyntax, Listener};
 use memory::Memory;
 use metrics::Metrics;
 pub use networks::{Networks, NetworksError};
+pub(crate) use places::DOOR;
+use places::Places;
 pub use proxies::{ForwardedHeader, ForwardedHeaderError, TrustedProxies};
 pub use rate::{Period, Rate, RateError};
 use roster::Roster;
@@ -89,7 +94,9 @@ pub use routing::Routing;
 use rules::Rulebook;
 pub use rules::Rules;
 pub use settings::Settings;
-pub use source::{FixedReply, OnFail, Promotion, Source, SourceError, SourceSecret, Sources};
+pub use source::{
+    Fallback, FixedReply, OnFail, Promotion, Source, SourceError, SourceSecret, Sources,
+};
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use token_uses::PreviousUse;
 use token_uses::TokenUses;
@@ -118,17 +125,20 @@ struct State {
     /// What the file of revoked tokens says.
     revoked: ArcSwap<DenyList>,
     roster: Arc<Roster>,
+    exchange: Arc<Exchange>,
     token_uses: TokenUses,
     memory: Memory,
     /// For every publisher, and for those without a token on top.
     bodies: [Budget; 2],
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     /// No more connections, no more requests.
     stop: CancellationToken,
     /// No more for the routers than there is.
     last_call: CancellationToken,
     /// No more subscribers.
     close: CancellationToken,
+    /// What rules have parsed lately.
+    parsed: Bodies,
     /// What is asked and not answered yet.
     requests: TaskTracker,
     routing: TaskTracker,
@@ -170,12 +180,15 @@ impl Server {
             changing: tokio::sync::Mutex::new(()),
             revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
             roster: Arc::default(),
+            exchange: Arc::default(),
             token_uses,
             memory: Memory::default(),
             bodies: [settings.max_in_flight, settings.max_in_flight / 4].map(Budget::new),
-            places: Arc::new(Semaphore::new(
-                settings.max_connections.min(Semaphore::MAX_PERMITS),
+            places: Arc::new(Places::new(
+                settings.max_connections,
+                settings.max_connections_per_address,
             )),
+            parsed: Bodies::default(),
             stop: CancellationToken::new(),
             last_call: CancellationToken::new(),
             close: CancellationToken::new(),
@@ -440,14 +453,11 @@ async fn accept(state: Arc<State>, listener: Listener) {
     let patience = state.settings.write_timeout;
     let accepting = async {
         loop {
-            // Beyond the limit, newcomers wait in the system's queue.
-            let Ok(place) = state.places.clone().acquire_owned().await else {
+            let Some(door) = state.places.door().await else {
                 return;
             };
             match listener.accept(patience).await {
-                Ok((stream, peer)) => {
-                    connection::start(&state, Transport::new(stream, place), peer)
-                }
+                Ok((stream, peer)) => connection::start(&state, stream, peer, door),
                 Err(error) if is_peers(&error) => {}
                 Err(error) => {
                     warn!(%error, "cannot accept connections, trying again in {ACCEPT_PAUSE:?}");

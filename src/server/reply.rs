@@ -1,6 +1,5 @@
-//! What is sent back: a few bytes, or a stream of events without an end.
+//! What is sent back: a few bytes, a stream of events without an end, or somebody else's answer.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +10,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::call::Download;
 use super::event_stream::EventStream;
 use super::head::Requests;
 
@@ -21,6 +21,7 @@ pub(super) type Reply = Response<ReplyBody>;
 pub(super) enum ReplyBody {
     Whole(Full<Bytes>),
     Events(Box<EventStream>),
+    Call(Box<Download>),
 }
 
 impl Default for ReplyBody {
@@ -38,6 +39,11 @@ pub(super) fn line(status: StatusCode, text: impl Into<Bytes>) -> Reply {
     reply
 }
 
+/// A body that can't come to its end; the connection must not look as if it had.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was cut off")]
+pub(super) struct Cut;
+
 /// A body that tells the connection when it has been sent.
 pub(super) struct Watched {
     body: ReplyBody,
@@ -52,14 +58,18 @@ impl Watched {
 
 impl Body for Watched {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Cut;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match &mut self.body {
-            ReplyBody::Whole(body) => Pin::new(body).poll_frame(context),
+            ReplyBody::Whole(body) => {
+                let frame = Pin::new(body).poll_frame(context);
+                frame.map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
+            }
+            ReplyBody::Call(download) => download.poll_frame(context),
             ReplyBody::Events(stream) => {
                 let data = stream.poll_data(context);
                 data.map(|data| data.map(|data| Ok(Frame::data(data))))
@@ -71,6 +81,7 @@ impl Body for Watched {
         match &self.body {
             ReplyBody::Whole(body) => body.is_end_stream(),
             ReplyBody::Events(_) => false,
+            ReplyBody::Call(download) => download.is_end_stream(),
         }
     }
 
@@ -78,6 +89,7 @@ impl Body for Watched {
         match &self.body {
             ReplyBody::Whole(body) => body.size_hint(),
             ReplyBody::Events(_) => SizeHint::default(),
+            ReplyBody::Call(download) => download.size_hint(),
         }
     }
 }

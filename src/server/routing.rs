@@ -16,7 +16,7 @@ use hookbot_log::{AppendError, ReadError};
 use hookbot_protocol::{Cursor, Filter, Message, Publication};
 use hookbot_routers::{Outcome, RouteError, Router};
 use tokio::sync::{Mutex, Semaphore};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, trace, warn};
@@ -168,6 +168,7 @@ async fn follow(
             () = stop.cancelled() => None,
             next = next(&state, &mut subscription) => next,
             _ = now_and_then.tick() => {
+                state.parsed.forget();
                 // If there is one, everything up to it is done.
                 place.keep(subscription.place().or(done)).await;
                 continue;
@@ -201,6 +202,9 @@ async fn follow(
             epoch: state.broker.epoch(),
             offset: message.offset,
         });
+        // Turn by turn, those who read the same topic find a message parsed, and none of them
+        // keeps the thread.
+        yield_now().await;
     }
     place.keep(done).await;
     place

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use hookbot_protocol::{Endpoint, Filter, Name, Path, PathError, Topic};
+use hookbot_protocol::{Call, Endpoint, Filter, Name, Path, PathError, Topic};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
 use http::request::Parts;
 use http::{Method, Request, StatusCode, Version};
@@ -14,14 +14,15 @@ use hyper::body::{Body, Incoming};
 use tracing::info;
 
 use super::State;
+use super::call::LogLine;
 use super::connection::Open;
 use super::credentials::{Access, Trial};
 use super::error::HttpError;
 use super::head::Flaw;
-use super::reply::{Reply, line};
+use super::reply::{Reply, ReplyBody, line};
 use super::rules::Rulebook;
 use super::transport::Peer;
-use super::{cors, handshake, publish, subscribe};
+use super::{call, cors, handshake, publish, subscribe};
 
 /// Answers a request, with one line in the log.
 pub(super) async fn respond(
@@ -60,12 +61,26 @@ pub(super) async fn respond(
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let bytes = read.unwrap_or_default();
-    let no_sniffing = HeaderName::from_static("x-content-type-options");
-    reply
-        .headers_mut()
-        .insert(no_sniffing, HeaderValue::from_static("nosniff"));
+    // What a host of its own says is said by the responder alone.
+    if !(matches!(reply.body(), ReplyBody::Call(_)) && state.settings.calls.host.is_some()) {
+        let no_sniffing = HeaderName::from_static("x-content-type-options");
+        reply
+            .headers_mut()
+            .insert(no_sniffing, HeaderValue::from_static("nosniff"));
+    }
 
     let status = reply.status().as_u16();
+    if let ReplyBody::Call(download) = reply.body_mut() {
+        download.log_as(LogLine {
+            peer,
+            method,
+            path,
+            status,
+            token: name.map(|name| name.to_string()),
+            began,
+        });
+        return reply;
+    }
     let ms = began.elapsed().as_secs_f64() * 1e3;
     // Quoted, the path can't break the line; without its query, it has no token.
     let token = name.as_ref().map(Name::as_str);
@@ -88,6 +103,8 @@ pub(super) struct Asked<'a> {
 enum Task {
     Publish(Topic),
     Subscribe(Filter),
+    Call(Call),
+    Answer(Filter),
 }
 
 /// Finds the answer; with it, how large the body was, if it was read. Notes the name of the token
@@ -106,6 +123,7 @@ async fn answer(
     }
     check_host(&request)?;
     let path = Path::parse(request.uri().path())?;
+    check_place(state, &request, &path)?;
     let method = request.method();
     if let (Endpoint::Combined(Filter::Prefix(_)), &Method::POST | &Method::PUT) =
         (path.endpoint(), method)
@@ -120,7 +138,9 @@ async fn answer(
     book.count_address(peer)?;
 
     // A browser asks this without credentials.
+    let is_call = matches!(path.endpoint(), Endpoint::Call(_));
     if *method == Method::OPTIONS
+        && !is_call
         && let Some(reply) = cors::preflight(state, request.headers())
     {
         return Ok((reply, None));
@@ -146,6 +166,15 @@ async fn answer(
             let reply = subscribe::subscribe(asked, filter, &path, &access, request).await?;
             Ok((reply, None))
         }
+        Task::Call(to) => {
+            let request = Request::from_parts(parts, body);
+            call::call(asked, &to, &access, request).await
+        }
+        Task::Answer(filter) => {
+            let request = Request::from_parts(parts, body);
+            let reply = call::answer(asked, filter, &path, &access, request)?;
+            Ok((reply, None))
+        }
     }
 }
 
@@ -158,8 +187,34 @@ fn check_host(request: &Request<Incoming>) -> Result<(), HttpError> {
     Ok(())
 }
 
-/// Tries the request's credentials. Only publishing to an unsafe topic needs none.
-fn authorize(asked: Asked<'_>, request: &Parts, path: &Path) -> Result<Access, HttpError> {
+/// Where calls have a host of their own, they are served there alone and nothing else is: what a
+/// responder's pages do there is done to nobody else.
+fn check_place(state: &State, request: &Request<Incoming>, path: &Path) -> Result<(), HttpError> {
+    let Some(own) = &state.settings.calls.host else {
+        return Ok(());
+    };
+    let given = request.headers().get(HOST);
+    let given = given.and_then(|host| host.to_str().ok());
+    let is_same = given.is_some_and(|given| {
+        let without_port = match given.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => given,
+        };
+        own.eq_ignore_ascii_case(given) || own.eq_ignore_ascii_case(without_port)
+    });
+    if is_same == matches!(path.endpoint(), Endpoint::Call(_)) {
+        return Ok(());
+    }
+    Err(HttpError::NotFound)
+}
+
+/// Tries the request's credentials. Only publishing to an unsafe topic and calling there needs
+/// none.
+pub(super) fn authorize(
+    asked: Asked<'_>,
+    request: &Parts,
+    path: &Path,
+) -> Result<Access, HttpError> {
     let Asked {
         state, book, peer, ..
     } = asked;
@@ -172,7 +227,8 @@ fn authorize(asked: Asked<'_>, request: &Parts, path: &Path) -> Result<Access, H
         now,
     };
     let access = Access::new(request, trial);
-    let is_open = path.is_unsafe() && matches!(path.endpoint(), Endpoint::Publish(_));
+    let is_for_all = matches!(path.endpoint(), Endpoint::Publish(_) | Endpoint::Call(_));
+    let is_open = path.is_unsafe() && is_for_all;
     if access.grant.is_none() && !is_open {
         state
             .failures
@@ -246,9 +302,14 @@ fn task(
     match endpoint {
         Endpoint::Publish(topic) if publishes => Ok(Task::Publish(topic.clone())),
         Endpoint::Publish(_) => Err(HttpError::Method("POST, PUT")),
-        Endpoint::Subscribe(_) if is_unsafe && !subscribe::accepts_unsafe(&request.headers) => {
+        Endpoint::Call(call) => Ok(Task::Call(call.clone())),
+        Endpoint::Subscribe(_) | Endpoint::Answer(_)
+            if is_unsafe && !subscribe::accepts_unsafe(&request.headers) =>
+        {
             Err(HttpError::UnsafeHeader)
         }
+        Endpoint::Answer(filter) if subscribes => Ok(Task::Answer(filter.clone())),
+        Endpoint::Answer(_) => Err(HttpError::Method("GET")),
         Endpoint::Subscribe(filter) if subscribes => Ok(Task::Subscribe(filter.clone())),
         Endpoint::Subscribe(_) => Err(HttpError::Method("GET")),
         Endpoint::Combined(Filter::Topic(topic)) if publishes => Ok(Task::Publish(topic.clone())),

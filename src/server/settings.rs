@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hookbot_protocol::Keys;
 
+use super::call::CallSettings;
 use super::head::Patience;
 use super::rules::Rules;
 use super::tls::TlsFiles;
@@ -27,6 +28,8 @@ pub struct Settings {
     pub deduplicate: Option<Duration>,
     /// The largest body that may be published, in bytes.
     pub max_body: usize,
+    /// How calls are treated.
+    pub calls: CallSettings,
     /// For a body, from the end of its head to its own.
     pub body_timeout: Duration,
     /// For a request's head, and between requests.
@@ -35,6 +38,9 @@ pub struct Settings {
     pub handshake_timeout: Duration,
     /// How many connections there may be at once.
     pub max_connections: usize,
+    /// How many of these may come from one network, unless it is a trusted proxy's; by default
+    /// half of them.
+    pub max_connections_per_address: Option<usize>,
     /// How many bytes of bodies may be under way at once. A quarter of it is the most that
     /// publishers without a token can take.
     pub max_in_flight: usize,
@@ -68,6 +74,7 @@ impl Settings {
             cors_origin: None,
             deduplicate: None,
             max_body: 25 << 20,
+            calls: CallSettings::default(),
             body_timeout: Duration::from_secs(60),
             patience: Patience {
                 head: Duration::from_secs(10),
@@ -77,6 +84,7 @@ impl Settings {
             },
             handshake_timeout: Duration::from_secs(10),
             max_connections: 100_000,
+            max_connections_per_address: None,
             max_in_flight: 256 << 20,
             unsafe_rate: NonZeroU32::MIN.saturating_add(999),
             unsafe_share: None,

@@ -44,6 +44,18 @@ pub struct Source {
     pub reply: Option<FixedReply>,
     /// Where what verified is published instead.
     pub promote: Option<Promotion>,
+    /// What becomes of a call that nobody is there to answer.
+    pub fallback: Fallback,
+}
+
+/// What becomes of a call that nobody is there to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fallback {
+    /// It fails, unless it says itself what is to be done.
+    #[default]
+    Fail,
+    /// It is published.
+    Publish,
 }
 
 /// What becomes of a message that does not verify.
@@ -187,7 +199,14 @@ impl Source {
             content_types: Vec::new(),
             reply: None,
             promote: None,
+            fallback: Fallback::default(),
         }
+    }
+
+    /// Where messages are published once they have verified.
+    pub(crate) fn publishes(&self) -> &Filter {
+        let promoted = self.promote.as_ref();
+        promoted.map_or(&self.filter, |Promotion(to)| to)
     }
 
     fn check(&self) -> Result<(), SourceError> {

@@ -25,7 +25,7 @@ use super::event_stream::EventStream;
 use super::head::HeadGuard;
 use super::metrics::{Counted, Way};
 use super::reply::{Reply, ReplyBody};
-use super::roster::Full;
+use super::roster::{Full, Seat};
 use super::service::Asked;
 use super::socket::{Limits, Socket};
 use super::subscriber::Subscriber;
@@ -54,9 +54,9 @@ pub(super) async fn subscribe(
 ) -> Result<Reply, HttpError> {
     let Asked {
         state,
-        book,
         peer,
         connection,
+        ..
     } = asked;
     let wish = Wish::new(request.uri().query(), request.headers(), SystemTime::now())?;
     let epoch = state.broker.epoch();
@@ -83,22 +83,7 @@ pub(super) async fn subscribe(
         ));
     };
 
-    if state.memory.is_short() {
-        return Err(HttpError::Memory);
-    }
-    let token = access.token.as_ref().ok_or(HttpError::Unauthorized)?;
-    let capacity = book.rules.capacity();
-    let seat = state.roster.join(token, path, peer.ip(), capacity);
-    let seat = seat.map_err(|full| match full {
-        Full::All => HttpError::Subscribers,
-        Full::Token => HttpError::SubscribersOfToken,
-    })?;
-    // Of what changed before the seat was taken it has not been told.
-    let now = state.book.load_full();
-    let same_keys = std::ptr::eq(&raw const *now, book);
-    if !state.may_stay(token, peer.ip()) || (!same_keys && !now.still_grants(path, token)) {
-        return Err(HttpError::Unauthorized);
-    }
+    let seat = take_seat(asked, access, path)?;
     let (subscription, gap) = match wish.start {
         None => (state.broker.subscribe(filter), None),
         Some(start) => state.broker.resume(filter, start).await?,
@@ -133,6 +118,7 @@ pub(super) async fn subscribe(
         form,
         peer,
         skips_gaps: wish.skips_gaps,
+        resumes: wish.start.is_some(),
         expires: access.grant.and_then(|grant| grant.expires),
     };
     match line {
@@ -145,6 +131,30 @@ pub(super) async fn subscribe(
             Ok(events(state, subscriber, request.headers()))
         }
     }
+}
+
+/// Has one who stays connected be told when its token is no longer good.
+pub(super) fn take_seat(asked: Asked<'_>, access: &Access, path: &Path) -> Result<Seat, HttpError> {
+    let Asked {
+        state, book, peer, ..
+    } = asked;
+    if state.memory.is_short() {
+        return Err(HttpError::Memory);
+    }
+    let token = access.token.as_ref().ok_or(HttpError::Unauthorized)?;
+    let capacity = book.rules.capacity();
+    let seat = state.roster.join(token, path, peer.ip(), capacity);
+    let seat = seat.map_err(|full| match full {
+        Full::All => HttpError::Subscribers,
+        Full::Token => HttpError::SubscribersOfToken,
+    })?;
+    // Of what changed before the seat was taken it has not been told.
+    let now = state.book.load_full();
+    let same_keys = std::ptr::eq(&raw const *now, book);
+    if !state.may_stay(token, peer.ip()) || (!same_keys && !now.still_grants(path, token)) {
+        return Err(HttpError::Unauthorized);
+    }
+    Ok(seat)
 }
 
 /// Serves the subscriber on the connection, once hyper has let go of it.
@@ -191,7 +201,7 @@ fn events(state: &Arc<State>, subscriber: Subscriber, headers: &HeaderMap) -> Re
 }
 
 /// Whether the client wants another protocol on this connection.
-fn is_websocket(headers: &HeaderMap) -> bool {
+pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     has_token(headers, CONNECTION, "upgrade") && has_token(headers, UPGRADE, "websocket")
 }
 
@@ -205,7 +215,7 @@ fn wants_events(headers: &HeaderMap) -> bool {
 }
 
 /// Checks the handshake (RFC 6455, section 4.2.1) and answers it.
-fn handshake(request: &Request<Incoming>) -> Result<Reply, HttpError> {
+pub(super) fn handshake(request: &Request<Incoming>) -> Result<Reply, HttpError> {
     let headers = request.headers();
     if headers
         .get(SEC_WEBSOCKET_VERSION)
@@ -236,7 +246,7 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
 
 impl State {
     /// Where a WebSocket client finds `path`, as the outside world sees this server.
-    fn websocket_url(&self, path: &Path, headers: &HeaderMap) -> String {
+    pub(super) fn websocket_url(&self, path: &Path, headers: &HeaderMap) -> String {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
         let base = match (&self.settings.public_url, host) {

@@ -8,17 +8,18 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::error::HttpError;
 use super::networks::counted_by;
+use super::places::Place;
 use super::proxies;
 
 /// A connection, and its place among those the server allows at once.
 pub struct Transport {
     stream: Stream,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
 }
 
 /// What carries the bytes. TLS is boxed: its state is large, and plain connections are many.
@@ -29,11 +30,26 @@ pub(super) enum Stream {
 }
 
 impl Transport {
-    pub(super) fn new(stream: Stream, place: OwnedSemaphorePermit) -> Self {
-        Self {
-            stream,
-            _place: Some(place),
+    pub(super) fn new(stream: Stream, place: Option<Place>) -> Self {
+        Self { stream, place }
+    }
+
+    /// Counts its place for a network, unless it is counted already.
+    pub(super) fn count(&mut self, network: Option<IpAddr>) -> Result<(), HttpError> {
+        match (&mut self.place, network) {
+            (Some(place), Some(network)) => place.count(network),
+            _ => Ok(()),
         }
+    }
+
+    /// Gives its place back before it is closed.
+    pub(super) fn leave_place(&mut self) {
+        self.place = None;
+    }
+
+    /// Whether the bytes come over a network.
+    pub(super) fn is_network(&self) -> bool {
+        !matches!(self.stream, Stream::Unix(_))
     }
 
     /// Does a TLS handshake where the bytes come over a network; a unix socket needs none.
@@ -56,13 +72,23 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Has the connection end, once it is dropped, in a way that nobody takes for a good end.
+    pub(super) fn reset(&self) {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+            Stream::Unix(_) => return,
+        };
+        // It is over in any case.
+        let _ = stream.set_zero_linger();
+    }
+}
+
 impl From<TcpStream> for Transport {
     /// A plain connection that counts against no limit, for those who accept by themselves.
     fn from(stream: TcpStream) -> Self {
-        Self {
-            stream: Stream::Tcp(stream),
-            _place: None,
-        }
+        Self::new(Stream::Tcp(stream), None)
     }
 }
 

@@ -1,5 +1,5 @@
 use hookbot::server::{ForwardedHeader, Networks, Settings, TrustedProxies};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Options, Reply, TestServer, read_to_end, token};
 
@@ -197,4 +197,41 @@ async fn a_proxy_may_say_for_whom_it_comes_before_the_first_request() {
     let mut half = server.connect().await;
     half.write_all(b"PROXY TCP4 192.0.2.1 ").await.unwrap();
     assert_eq!(read_to_end(&mut half).await, "");
+}
+
+#[tokio::test]
+async fn connections_are_counted_for_whom_they_come_and_not_for_a_proxy() {
+    let server = TestServer::start_with(behind_a_proxy(|settings| {
+        settings.max_connections_per_address = Some(1);
+    }))
+    .await;
+    let _held = (
+        server.subscribe("/sub/t").await,
+        server.subscribe("/sub/t").await,
+    );
+    assert_eq!(server.publish("t", "").await.status, 200);
+
+    let server = TestServer::start_with(behind_a_proxy(|settings| {
+        settings.max_connections_per_address = Some(1);
+        settings.rules.proxies.protocol = true;
+    }))
+    .await;
+    let for_whom = |client: &str| format!("PROXY TCP4 {client} 10.0.0.1 4660 80\r\n");
+    let status = |client| {
+        let request = "GET /status HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        let server = &server;
+        async move {
+            let text = server.raw(for_whom(client) + request).await;
+            Reply::parse(&text).status
+        }
+    };
+    let mut held = server.connect().await;
+    let request = for_whom("192.0.2.1") + "GET /status HTTP/1.1\r\nHost: h\r\n\r\n";
+    held.write_all(request.as_bytes()).await.unwrap();
+    let mut begun = [0; 12];
+    held.read_exact(&mut begun).await.unwrap();
+    assert_eq!(status("192.0.2.1").await, 429);
+    assert_eq!(status("192.0.2.2").await, 200);
+    drop(held);
+    while status("192.0.2.1").await != 200 {}
 }

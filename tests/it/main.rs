@@ -6,8 +6,16 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod addresses;
+#[path = "../../crates/backfill/tests/it/stand_in.rs"]
+#[allow(dead_code, reason = "another test needs the rest")]
+mod api_stand_in;
+mod backfill;
+mod backfill_reconcile;
 mod bad_frames;
 mod bad_requests;
+mod call_rights;
+mod callers;
+mod calls;
 mod canaries;
 mod configuration;
 mod corpus;
@@ -19,6 +27,7 @@ mod events;
 mod fan_out;
 mod floods;
 mod foreign_channels;
+mod handshakes;
 mod isolation;
 mod limits;
 mod listening;
@@ -27,8 +36,10 @@ mod many_subscribers;
 mod metrics;
 mod paths;
 mod program;
+mod providers;
 mod publishing;
 mod rates;
+mod replay;
 mod revocation;
 mod rotation;
 mod routes;
@@ -36,6 +47,7 @@ mod routing;
 mod save;
 mod security;
 mod shutdown;
+mod signatures;
 mod slow_clients;
 mod source_command;
 mod sources;
@@ -43,3 +55,5 @@ mod support;
 mod target;
 mod tls;
 mod tokens;
+mod tunnel_model;
+mod tunnel_traps;

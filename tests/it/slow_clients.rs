@@ -85,6 +85,7 @@ async fn an_event_subscriber_that_neither_sends_nor_reads_is_let_go() {
     let server = TestServer::start_with(Options::settings(|settings| {
         settings.write_timeout = SHORT;
         settings.ping_interval = SHORT / 3;
+        // So that another connection is served only once this one is gone.
         settings.max_connections = 1;
     }))
     .await;
@@ -95,7 +96,7 @@ async fn an_event_subscriber_that_neither_sends_nor_reads_is_let_go() {
     ];
     // It is never polled, so that it answers no ping.
     let silent = server.try_subscribe("/sub/t", &headers).await.unwrap();
-    assert_eq!(server.request("GET /status", &[], b"").await.status, 200);
+    server.until_there_is_a_place().await;
     drop(silent);
 }
 
@@ -144,7 +145,7 @@ async fn a_body_that_ends_early_is_not_published() {
 async fn a_subscriber_that_neither_sends_nor_reads_is_let_go() {
     let server = TestServer::start_with(Options::settings(|settings| {
         settings.write_timeout = SHORT;
-        // So that the next connection is served only once this one is gone.
+        // So that another connection is served only once this one is gone.
         settings.max_connections = 1;
     }))
     .await;
@@ -154,7 +155,7 @@ async fn a_subscriber_that_neither_sends_nor_reads_is_let_go() {
         let publication = Publication::new(Topic::parse("t").unwrap(), body.clone());
         server.broker.publish(publication).await.unwrap();
     }
-    assert_eq!(server.request("GET /status", &[], b"").await.status, 200);
+    server.until_there_is_a_place().await;
     drop(stalled);
 }
 

@@ -175,6 +175,12 @@ impl TestServer {
             .await
     }
 
+    /// Asks until there is a place for one more connection.
+    pub(crate) async fn until_there_is_a_place(&self) {
+        let asking = async { while self.request("GET /status", &[], b"").await.status != 200 {} };
+        timeout(PATIENCE, asking).await.expect("no place");
+    }
+
     /// Opens a WebSocket.
     pub(crate) async fn try_subscribe(
         &self,

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookbot::server::TlsFiles;
+use hookbot::server::{Networks, TlsFiles};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SerialNumber};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::{Options, TestServer, read_to_end, token};
+use crate::support::{Options, Reply, TestServer, read_to_end, token};
 
 /// An authority, and the folder in which the server finds its certificate.
 pub(crate) struct Authority {
@@ -226,4 +226,79 @@ fn files_that_cannot_be_used_are_named() {
         ..good.clone()
     };
     assert!(load(no_certificate).contains("certificate"));
+}
+
+#[tokio::test]
+async fn who_comes_when_there_is_no_place_is_closed_before_the_handshake() {
+    let authority = Authority::new();
+    let files = authority.install(authority.issue(1));
+    let server = TestServer::start_with(Options::settings(move |settings| {
+        settings.tls = Some(files);
+        settings.max_connections = 1;
+    }))
+    .await;
+    let connector = authority.connector(None);
+    let only = connect(&server, &connector).await.unwrap();
+    // It says nothing, and has not to be waited for.
+    assert_eq!(read_to_end(&mut server.connect().await).await, "");
+    assert!(status(&server, &connector).await.is_err());
+    drop(only);
+    while status(&server, &connector).await.is_err() {}
+}
+
+#[tokio::test]
+async fn a_proxy_says_for_whom_it_comes_before_the_handshake() {
+    let authority = Authority::new();
+    let files = authority.install(authority.issue(1));
+    let server = TestServer::start_with(Options::settings(move |settings| {
+        settings.tls = Some(files);
+        settings.handshake_timeout = Duration::from_millis(300);
+        settings.rules.proxies.networks = Networks::parse(["127.0.0.1"]).unwrap();
+        settings.rules.proxies.protocol = true;
+        settings.rules.refused = Networks::parse(["192.0.2.66", "2001:db8::66"]).unwrap();
+    }))
+    .await;
+    let connector = authority.connector(None);
+    let publish = async |header: Vec<u8>| {
+        let mut stream = server.connect().await;
+        stream.write_all(&header).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, stream).await?;
+        let request = b"POST /unsafe/pub/t HTTP/1.1\r\nHost: localhost\r\n\
+            Connection: close\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(request).await?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await?;
+        Ok::<_, std::io::Error>(Reply::parse(&reply).status)
+    };
+    let version_1 = |family: &str, client: &str, own: &str| {
+        format!("PROXY {family} {client} {own} 4660 443\r\n").into_bytes()
+    };
+    let version_2 = |command, family, addresses: &[u8]| {
+        let length = u16::try_from(addresses.len()).unwrap().to_be_bytes();
+        let start = [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &length];
+        [&start.concat(), addresses].concat()
+    };
+    let ipv4 = |last| version_2(0x21, 0x11, &[192, 0, 2, last, 10, 0, 0, 1, 0, 1, 1, 187]);
+    let ipv6 = |last| {
+        let mut addresses = [0; 36];
+        addresses[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+        addresses[15] = last;
+        version_2(0x21, 0x21, &addresses)
+    };
+    for (header, status) in [
+        (version_1("TCP4", "192.0.2.1", "10.0.0.1"), 200),
+        (version_1("TCP4", "192.0.2.66", "10.0.0.1"), 403),
+        (version_1("TCP6", "2001:db8::66", "fd00::1"), 403),
+        (ipv4(1), 200),
+        (ipv4(66), 403),
+        (ipv6(1), 200),
+        (ipv6(0x66), 403),
+        // The proxy asks for itself.
+        (version_2(0x20, 0, b""), 200),
+    ] {
+        assert_eq!(publish(header.clone()).await.unwrap(), status, "{header:?}");
+    }
+    // Without one there is no handshake.
+    assert!(publish(Vec::new()).await.is_err());
 }

@@ -1,4 +1,5 @@
-//! Connections to one target, as hyper's client asks for them.
+//! Connections to one target, as hyper's client asks for them; also for others who speak HTTP with
+//! a target.
 
 use std::fmt;
 use std::future::Future;
@@ -21,24 +22,34 @@ use tower_service::Service;
 
 /// How a target is reached, whatever URL hyper asks for.
 #[derive(Clone)]
-pub(crate) struct Connector(pub(crate) Arc<Route>);
+pub struct Connector(pub Arc<Route>);
 
-pub(crate) struct Route {
-    pub(crate) way: Way,
+/// The way to a target, and what holds on it.
+pub struct Route {
+    /// Where it leads.
+    pub way: Way,
     /// For TLS with the target, and with a proxy that speaks it.
-    pub(crate) tls: Option<Arc<ClientConfig>>,
-    pub(crate) guard: Option<Arc<Guard>>,
+    pub tls: Option<Arc<ClientConfig>>,
+    /// What addresses may be connected to.
+    pub guard: Option<Arc<Guard>>,
     /// For everything up to and with the TLS handshake.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
 }
 
-pub(crate) enum Way {
+/// Where a target is.
+pub enum Way {
+    /// At a port of a host.
     Tcp {
+        /// A name or an address, without the brackets of IPv6.
         host: String,
+        /// The port.
         port: u16,
+        /// Whether to speak TLS.
         tls: bool,
+        /// Who connects us, if anybody has to.
         proxy: Option<Proxy>,
     },
+    /// At a unix socket.
     Unix(PathBuf),
 }
 
@@ -136,7 +147,7 @@ impl Service<Uri> for Connector {
 /// Why there is no connection, as people read it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct ConnectError(pub(crate) String);
+pub struct ConnectError(pub(crate) String);
 
 impl ConnectError {
     fn new(to: &Way, error: &io::Error) -> Self {
@@ -151,7 +162,8 @@ impl From<hookbot_listen::Error> for ConnectError {
 }
 
 /// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -166,7 +178,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// An open connection.
-pub(crate) struct Stream {
+pub struct Stream {
     io: TokioIo<Box<dyn Transport>>,
     /// Whether requests go to a proxy, which wants to see the whole URL.
     is_proxied: bool,

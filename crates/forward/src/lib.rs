@@ -8,6 +8,7 @@
 //! their repeats, and above all the body's bytes pass as they are, because a provider's signature
 //! is of just those.
 
+pub mod connector;
 pub mod message;
 pub mod pace;
 pub mod replay;
@@ -17,7 +18,6 @@ pub mod saved;
 pub mod script;
 pub mod source;
 
-mod connector;
 pub mod exec;
 mod headers;
 mod reply;

@@ -15,6 +15,7 @@ pub mod past;
 
 mod envelope;
 mod event_stream;
+pub mod sealed;
 
 /// Something that gives messages.
 pub trait Source: Send + Sync {

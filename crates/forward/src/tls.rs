@@ -52,7 +52,11 @@ impl TlsSettings {
     }
 
     /// Makes what rustls wants. Reading the platform's roots takes a moment.
-    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+    ///
+    /// # Errors
+    ///
+    /// When nobody can be trusted, or certificate and key do not fit.
+    pub fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone());
         let config = config.with_safe_default_protocol_versions()?;

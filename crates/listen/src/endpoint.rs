@@ -226,6 +226,13 @@ impl Endpoint {
         self
     }
 
+    /// The URL for browsers and other clients of HTTP: without a token, or anything of the query.
+    #[must_use]
+    pub fn public_url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority, self.target.path())
+    }
+
     /// Whether this listens to everything below a path, so that topics differ.
     #[must_use]
     pub fn is_prefix(&self) -> bool {

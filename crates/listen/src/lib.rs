@@ -81,4 +81,5 @@ pub use error::Error;
 pub use message::Message;
 pub use publish::{Published, Publisher, publish};
 pub use retry::{RetryingMessages, retrying_watch};
+pub use socket::{Upgraded, upgrade};
 pub use watch::{Messages, watch};

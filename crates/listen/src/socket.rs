@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hookbot_protocol::event::EVENTS_V1;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -56,15 +56,9 @@ impl Socket {
     ///
     /// With a place, messages go on behind it.
     pub(crate) async fn open(endpoint: &Endpoint, place: Option<String>) -> Result<Self, Error> {
-        let after = endpoint.timing.connect;
-        let opened = timeout(after, async {
-            let stream = connect(endpoint).await?;
-            upgrade(endpoint, place.as_deref(), stream).await
-        });
-        let (stream, has_events) = opened.await.map_err(|_| Error::Timeout {
-            what: format!("connecting to {}", endpoint.server()),
-            after,
-        })??;
+        let Upgraded { stream, headers } = open(endpoint, place.as_deref(), EVENTS_V1).await?;
+        // A server that knows nothing of events gives plain frames.
+        let has_events = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -250,16 +244,58 @@ impl Socket {
     }
 }
 
+/// A WebSocket connection whose handshake is done, for those who speak something else than events
+/// on it.
+pub struct Upgraded {
+    /// Its bytes, frames and all.
+    pub stream: Box<dyn Transport>,
+    /// The headers with which the server has agreed.
+    pub headers: HeaderMap,
+}
+
+/// Opens a WebSocket, before the deadline for connecting, with this subprotocol.
+///
+/// # Errors
+///
+/// Whatever keeps it from connecting; [`Error::Protocol`] when the server does not speak the
+/// subprotocol.
+pub async fn upgrade(endpoint: &Endpoint, subprotocol: &'static str) -> Result<Upgraded, Error> {
+    let upgraded = open(endpoint, None, subprotocol).await?;
+    if !upgraded
+        .headers
+        .contains_key(header::SEC_WEBSOCKET_PROTOCOL)
+    {
+        return Err(Error::protocol("it does not speak the subprotocol"));
+    }
+    Ok(upgraded)
+}
+
+/// Connects and shakes hands, before the deadline for both. With a place, messages go on behind it.
+async fn open(
+    endpoint: &Endpoint,
+    place: Option<&str>,
+    subprotocol: &'static str,
+) -> Result<Upgraded, Error> {
+    let after = endpoint.timing.connect;
+    let opened = timeout(after, async {
+        let stream = connect(endpoint).await?;
+        shake_hands(endpoint, place, subprotocol, stream).await
+    });
+    opened.await.map_err(|_| Error::Timeout {
+        what: format!("connecting to {}", endpoint.server()),
+        after,
+    })?
+}
+
 /// Makes a WebSocket of an HTTP connection.
 ///
 /// hyper shakes hands rather than tungstenite, which would cut off what a refusal says.
-///
-/// Also tells whether the server gives events; one that knows nothing of them gives plain frames.
-async fn upgrade(
+async fn shake_hands(
     endpoint: &Endpoint,
     place: Option<&str>,
+    subprotocol: &'static str,
     stream: Box<dyn Transport>,
-) -> Result<(Box<dyn Transport>, bool), Error> {
+) -> Result<Upgraded, Error> {
     let key = generate_key();
     let mut request = Request::new(Full::default());
     *request.uri_mut() = endpoint.target_after(place)?.into();
@@ -269,7 +305,7 @@ async fn upgrade(
         (header::UPGRADE, "websocket"),
         (header::SEC_WEBSOCKET_VERSION, "13"),
         (header::SEC_WEBSOCKET_KEY, &key),
-        (header::SEC_WEBSOCKET_PROTOCOL, EVENTS_V1),
+        (header::SEC_WEBSOCKET_PROTOCOL, subprotocol),
     ] {
         let value = HeaderValue::from_str(value).map_err(Error::protocol)?;
         request.headers_mut().insert(name, value);
@@ -282,19 +318,23 @@ async fn upgrade(
         StatusCode::SWITCHING_PROTOCOLS => {}
         status if status.is_success() => {
             return Err(Error::protocol(format!(
-                "it answered {status} to a subscription"
+                "it answered {status} to the handshake of a WebSocket"
             )));
         }
         _ => return Err(refused(endpoint, response).await),
     }
-    let has_events = check(&response, &key)?;
-    let upgraded = hyper::upgrade::on(response).await;
-    let upgraded = TokioIo::new(upgraded.map_err(Error::protocol)?);
-    Ok((Box::new(upgraded), has_events))
+    check(&response, &key, subprotocol)?;
+    let headers = response.headers().clone();
+    let stream = hyper::upgrade::on(response).await;
+    let stream = TokioIo::new(stream.map_err(Error::protocol)?);
+    Ok(Upgraded {
+        stream: Box::new(stream),
+        headers,
+    })
 }
 
-/// Checks that the server meant this very upgrade; whether it gives events.
-fn check(response: &Response<Incoming>, key: &str) -> Result<bool, Error> {
+/// Checks that the server meant this very upgrade, and chose the subprotocol or none.
+fn check(response: &Response<Incoming>, key: &str, subprotocol: &str) -> Result<(), Error> {
     let has = |name, text: &str| {
         let value: Option<&HeaderValue> = response.headers().get(name);
         value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(text.as_bytes()))
@@ -309,13 +349,12 @@ fn check(response: &Response<Incoming>, key: &str) -> Result<bool, Error> {
         return Err(Error::protocol("it answered another upgrade than ours"));
     }
     let chosen = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
-    match chosen.map(HeaderValue::as_bytes) {
-        None => Ok(false),
-        Some(chosen) if chosen == EVENTS_V1.as_bytes() => Ok(true),
-        Some(_) => Err(Error::protocol(
+    if chosen.is_some_and(|chosen| chosen.as_bytes() != subprotocol.as_bytes()) {
+        return Err(Error::protocol(
             "it chose a subprotocol that was not offered",
-        )),
+        ));
     }
+    Ok(())
 }
 
 /// A stream that remembers when bytes last came from it: a long message on a slow line is not

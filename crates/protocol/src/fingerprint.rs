@@ -5,12 +5,15 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
-/// The SHA-256 of a token's text: it tells tokens apart and opens nothing.
+/// The SHA-256 of a token's text, or of another capability's: it tells them apart and opens
+/// nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    pub(crate) fn of(text: &str) -> Self {
+    /// The one of this text.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
         Self(Sha256::digest(text).into())
     }
 

@@ -62,6 +62,16 @@ impl Key {
         Token(Kind::Sha1(self.sha1(scope.as_str())))
     }
 
+    /// A key for one purpose other than tokens: what is made with it is of no use for another.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> DerivedKey {
+        // A path begins with a slash and other kinds of tokens with other letters, so this is no
+        // token. HMAC fills a key up with zeros (RFC 2104).
+        let mut block = [0; 64];
+        block[..32].copy_from_slice(&self.sha256(&["d1\n", purpose]));
+        DerivedKey(Hmac::new(&block.into()))
+    }
+
     /// Whether `token` is this key's for `path`, whose time has not been looked at yet.
     fn matches(&self, token: &Token, path: &str) -> Choice {
         match &token.0 {
@@ -99,6 +109,25 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(..)")
+    }
+}
+
+/// A key that was derived from a [`Key`]. It does not print.
+pub struct DerivedKey(Hmac<Sha256>);
+
+impl DerivedKey {
+    /// The HMAC-SHA256 of these bytes.
+    #[must_use]
+    pub fn mac(&self, bytes: &[u8]) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        mac.update(bytes);
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for DerivedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DerivedKey(..)")
     }
 }
 
@@ -140,10 +169,16 @@ impl Keys {
     pub fn is_same(&self, other: &Self) -> bool {
         // What each key makes of a text that is no path, and so no token.
         let prints = |keys: &Self| -> Vec<_> {
-            let all = std::iter::once(&keys.current).chain(&keys.previous);
-            all.map(|key| key.sha256(&["which key is this"])).collect()
+            keys.iter()
+                .map(|key| key.sha256(&["which key is this"]))
+                .collect()
         };
         self.accepts_sha1 == other.accepts_sha1 && prints(self) == prints(other)
+    }
+
+    /// The current key, then the previous ones in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.current).chain(&self.previous)
     }
 
     /// The key that mints.
@@ -162,8 +197,7 @@ impl Keys {
             return None;
         }
         let (mut granted, mut which) = (Choice::from(0), 0);
-        let keys = std::iter::once(&self.current).chain(&self.previous);
-        for (key, number) in keys.zip(0_u64..) {
+        for (key, number) in self.iter().zip(0_u64..) {
             for scope in path.granting() {
                 let matches = key.matches(token, scope);
                 which.conditional_assign(&number, matches & !granted);
@@ -222,6 +256,20 @@ mod tests {
             key.mint(&scope).expose(),
             "98e583afa70b218777fe2137a5dbb0f44c7cf35aa2e8b8d0b418253c35e6ef6e"
         );
+    }
+
+    #[test]
+    fn a_derived_key_is_for_its_purpose_alone() {
+        let key = key("foo");
+        let mac = |key: &Key, purpose| key.derive(purpose).mac(b"bytes");
+        // secret=$(printf 'd1\nchannels' | openssl dgst -sha256 -hmac foo -r | cut -c-64)
+        // printf bytes | openssl dgst -sha256 -mac HMAC -macopt hexkey:$secret
+        let known = "b59b31309c22c2c2f0ae53644ab338c22cdc8e00e98ddfe706aa74f40eb68c86";
+        assert_eq!(hex::encode(mac(&key, "channels")), known);
+        assert_ne!(mac(&key, "channels"), mac(&key, "others"));
+        assert_ne!(mac(&key, "channels"), mac(&self::key("bar"), "channels"));
+        let printed = format!("{:?}", key.derive("channels"));
+        assert_eq!(printed, "DerivedKey(..)");
     }
 
     /// The rule as PROTOCOL says it, in as few lines as it takes, over lists of segments.

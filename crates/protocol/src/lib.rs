@@ -19,6 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod call;
 mod cursor;
 mod deny_list;
 mod envelope;
@@ -34,6 +35,7 @@ mod path;
 mod token;
 mod topic;
 
+pub use call::Call;
 pub use cursor::{Cursor, CursorError, Epoch, Offset};
 pub use deny_list::{Denied, DeniedError, DenyList, DenyListError};
 pub use envelope::{Envelope, EnvelopeError};
@@ -41,7 +43,7 @@ pub use filter::{Filter, FilterError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use frame::{Form, encode, split_prefixed};
 pub use headers::Headers;
-pub use key::{EmptyKey, Grant, Key, Keys};
+pub use key::{DerivedKey, EmptyKey, Grant, Key, Keys};
 pub use message::{Format, Message, Publication};
 pub use name::{Name, NameError};
 pub use path::{Endpoint, Path, PathError, Scope};

@@ -4,6 +4,7 @@ use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
+use crate::call::Call;
 use crate::filter::Filter;
 use crate::topic::{
     BROKERS_OWN, RECURSIVE, RESERVED, Topic, TopicError, UNSAFE, check_first, check_segment,
@@ -29,6 +30,10 @@ pub enum Endpoint {
     Subscribe(Filter),
     /// A path with neither, which is both: published to by `POST`, subscribed to by `GET`.
     Combined(Filter),
+    /// `/call/…` and `/unsafe/call/…`.
+    Call(Call),
+    /// `/answer/…` and `/unsafe/answer/…`: a topic, or a prefix that means the same.
+    Answer(Filter),
     /// One of the server's own paths, such as `/status`; whether it exists, the server knows.
     Other,
 }
@@ -46,12 +51,18 @@ impl Path {
     ///
     /// Says which rule the path breaks. The message is safe to send to the client.
     pub fn parse(raw: &str) -> Result<Self, PathError> {
+        if let Some((start, is_unsafe)) = call_at(raw) {
+            let (text, call) = Call::parse(raw, start, is_unsafe)?;
+            let endpoint = Endpoint::Call(call);
+            return Ok(Self { text, endpoint });
+        }
         let text = decode(raw)?;
         let endpoint = classify(&text)?;
         Ok(Self { text, endpoint })
     }
 
-    /// The decoded path: what a token for exactly this path is made for.
+    /// The decoded path: what a token for exactly this path is made for. Of a call, what is behind
+    /// the topic is as it was sent.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -96,11 +107,12 @@ impl Scope {
     ///
     /// # Errors
     ///
-    /// As [`Path::parse`], but for a prefix of topics to publish to, which is a fine scope.
+    /// As [`Path::parse`], but for a prefix of topics to publish to or to call, which is a fine
+    /// scope.
     pub fn parse(raw: &str) -> Result<Self, PathError> {
-        let text = decode(raw)?;
-        match classify(&text) {
-            Ok(_) | Err(PathError::PublishToPrefix) => Ok(Self(text)),
+        match Path::parse(raw) {
+            Ok(path) => Ok(Self(path.text)),
+            Err(PathError::PublishToPrefix | PathError::CallWithoutTopic) => Ok(Self(decode(raw)?)),
             Err(error) => Err(error),
         }
     }
@@ -123,7 +135,13 @@ impl Scope {
     /// The path as it is written in a URL.
     #[must_use]
     pub fn encoded(&self) -> String {
-        percent_encode(self.0.as_bytes(), NOT_IN_A_PATH).to_string()
+        // What a call has behind its topic is written as it is, behind one slash of the two.
+        let (own, rest) = match self.0.find("//") {
+            Some(at) => (&self.0[..=at], &self.0[at + 2..]),
+            None => (self.as_str(), ""),
+        };
+        let own = percent_encode(own.as_bytes(), NOT_IN_A_PATH);
+        format!("{own}{rest}")
     }
 }
 
@@ -161,6 +179,9 @@ pub enum PathError {
     /// Publishing to a path that ends in a slash.
     #[error("a message is published to one topic, so the path must not end in a slash")]
     PublishToPrefix,
+    /// Calling nobody.
+    #[error("a call is to a topic, which has to follow /call/")]
+    CallWithoutTopic,
 }
 
 /// What is written as it is in the path of a URL: the unreserved characters and a few of the
@@ -185,17 +206,10 @@ fn decode(raw: &str) -> Result<String, PathError> {
     if !raw.starts_with('/') {
         return Err(PathError::NotAbsolute);
     }
-    let mut bytes = Vec::with_capacity(raw.len());
-    let mut rest = raw.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => match (rest.next().and_then(nibble), rest.next().and_then(nibble)) {
-                (Some(2), Some(15)) => return Err(PathError::EncodedSlash),
-                (Some(high), Some(low)) => high << 4 | low,
-                _ => return Err(PathError::BadEncoding),
-            },
-            byte => byte,
-        });
+    let slashes = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'/').count();
+    let bytes = unescape(raw)?;
+    if slashes(&bytes) > slashes(raw.as_bytes()) {
+        return Err(PathError::EncodedSlash);
     }
     let mut text = String::from_utf8(bytes).map_err(|_| PathError::NotUtf8)?;
     if let Some(path) = text.strip_suffix(RECURSIVE) {
@@ -218,6 +232,35 @@ fn decode(raw: &str) -> Result<String, PathError> {
     Ok(text)
 }
 
+/// Percent-decodes, once.
+pub(crate) fn unescape(raw: &str) -> Result<Vec<u8>, PathError> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => match (rest.next().and_then(nibble), rest.next().and_then(nibble)) {
+                (Some(high), Some(low)) => high << 4 | low,
+                _ => return Err(PathError::BadEncoding),
+            },
+            byte => byte,
+        });
+    }
+    Ok(bytes)
+}
+
+/// Whether a raw path is a call's; where what is called begins, and whether anybody may call it.
+fn call_at(raw: &str) -> Option<(usize, bool)> {
+    let is = |segment: &str, word: &str| {
+        segment == word || unescape(segment).is_ok_and(|own| own == word.as_bytes())
+    };
+    let (first, behind) = raw.strip_prefix('/')?.split_once('/')?;
+    if is(first, "call") {
+        return Some((1 + first.len(), false));
+    }
+    let (second, _) = behind.split_once('/').filter(|_| is(first, "unsafe"))?;
+    is(second, "call").then_some((2 + first.len() + second.len(), true))
+}
+
 /// Finds out where a decoded path leads.
 fn classify(text: &str) -> Result<Endpoint, PathError> {
     let (is_unsafe, rest) = match text.strip_prefix(UNSAFE) {
@@ -238,6 +281,10 @@ fn classify(text: &str) -> Result<Endpoint, PathError> {
         Some(("sub", name)) => {
             check_first(name)?;
             Ok(Endpoint::Subscribe(filter(name, is_unsafe)))
+        }
+        Some(("answer", name)) => {
+            check_first(name)?;
+            Ok(Endpoint::Answer(filter(name, is_unsafe)))
         }
         _ if is_unsafe || RESERVED.contains(&first_segment(rest)) => Ok(Endpoint::Other),
         _ => {
@@ -320,6 +367,7 @@ mod tests {
             ("/pub/pub/a", topic(TopicError::Reserved)),
             ("/sub/pub/a", topic(TopicError::Reserved)),
             ("/sub/metrics", topic(TopicError::Reserved)),
+            ("/answer/pub/a", topic(TopicError::Reserved)),
             ("/unsafe/pub/smee/a", topic(TopicError::Reserved)),
             ("/unsafe/pub/parked", topic(TopicError::Reserved)),
             ("/pub/", Err(PathError::PublishToPrefix)),
@@ -359,7 +407,15 @@ mod tests {
             ("/unsafe", Endpoint::Other),
             ("/unsafe/a", Endpoint::Other),
             ("/unsafe/", Endpoint::Other),
-            ("/call/a", Endpoint::Other),
+            ("/call", Endpoint::Other),
+            ("/answer", Endpoint::Other),
+            ("/answer/a", Endpoint::Answer(Filter::parse("a").unwrap())),
+            ("/answer/a/", Endpoint::Answer(Filter::parse("a/").unwrap())),
+            ("/answer/", Endpoint::Answer(Filter::parse("/").unwrap())),
+            (
+                "/unsafe/answer/a",
+                Endpoint::Answer(Filter::parse("/unsafe/a").unwrap()),
+            ),
         ] {
             let path = Path::parse(raw).unwrap();
             assert_eq!(path.endpoint(), &endpoint, "{raw:?}");
@@ -381,12 +437,33 @@ mod tests {
             ["/unsafe/sub/a", "/unsafe/sub/", "/unsafe/", "/"]
         );
         assert_eq!(granting("/metrics"), ["/metrics", "/"]);
+        assert_eq!(
+            granting("/call/a//b%2Fc"),
+            [
+                "/call/a///b%2Fc",
+                "/call/a///",
+                "/call/a//",
+                "/call/a/",
+                "/call/",
+                "/"
+            ]
+        );
+        assert_eq!(granting("/answer/a"), ["/answer/a", "/answer/", "/"]);
         assert_eq!(granting("/pub/ü"), ["/pub/ü", "/pub/", "/", "/ü"]);
     }
 
     #[test]
     fn a_scope_is_written_so_that_it_reads_back() {
-        for text in ["/", "/pub/ü(1)+2", "/sub/100%/a b/", "/pub/a?b#c"] {
+        for text in [
+            "/",
+            "/pub/ü(1)+2",
+            "/sub/100%/a b/",
+            "/pub/a?b#c",
+            "/call/",
+            "/call/a b/",
+            "/call/a b//c%2Fd%20",
+            "/call/a///",
+        ] {
             let scope = Scope(text.to_owned());
             assert_eq!(Scope::parse(&scope.encoded()), Ok(scope));
         }
@@ -421,7 +498,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_accepted_spelling_gives_one_value(
-            text in "(/unsafe)?/(pub|sub)?/?[a-b%?ü./ ]{0,8}",
+            text in "(/unsafe)?/(pub|sub|answer)?/?[a-b%?ü./ ]{0,8}",
             choices in prop::collection::vec(0u8..3, 1..9),
         ) {
             let plain = text.replace('%', "%25").replace('?', "%3F");
@@ -437,7 +514,7 @@ mod tests {
         }
 
         #[test]
-        fn no_input_panics(raw in "/(pub/|sub/)?.{0,20}") {
+        fn no_input_panics(raw in "/(pub/|sub/|call/|unsafe/call/)?.{0,20}") {
             let _ = Scope::parse(&raw);
             if let Ok(path) = Path::parse(&raw) {
                 path.granting().for_each(drop);

@@ -3,40 +3,44 @@
 //! Jinja orders what is undefined below every number and text, so `body.size < 100` would hold
 //! where there is no size. A condition that holds is therefore asked a second time with a value in
 //! the place of what is absent that is above all of them, and has to hold both times.
+//!
+//! What is known of it belongs to an evaluation, and that to its thread from beginning to end;
+//! the values that are asked belong to everybody.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use minijinja::value::{Object, Value};
 use minijinja::{Error, State};
 
-/// What is known of the fields that were asked for and are not there.
-#[derive(Debug, Default)]
-pub(crate) struct Absent {
-    is_asked_for: AtomicBool,
-    is_above: AtomicBool,
+thread_local! {
+    static IS_ASKED_FOR: Cell<bool> = const { Cell::new(false) };
+    static IS_ABOVE: Cell<bool> = const { Cell::new(false) };
 }
 
-impl Absent {
-    /// The value of a field, or what stands for it.
-    pub(crate) fn or(&self, value: Option<Value>) -> Option<Value> {
-        if value.is_some() {
-            return value;
-        }
-        self.is_asked_for.store(true, Ordering::Relaxed);
-        let is_above = self.is_above.load(Ordering::Relaxed);
-        is_above.then(above)
+/// The value of a field, or what stands for it.
+pub(crate) fn or_absent(value: Option<Value>) -> Option<Value> {
+    if value.is_some() {
+        return value;
     }
+    IS_ASKED_FOR.set(true);
+    IS_ABOVE.get().then(above)
+}
 
-    /// Whether anything was asked for in vain.
-    pub(crate) fn is_asked_for(&self) -> bool {
-        self.is_asked_for.load(Ordering::Relaxed)
-    }
+/// Whether anything was asked for in vain since [`begin`].
+pub(crate) fn is_asked_for() -> bool {
+    IS_ASKED_FOR.get()
+}
 
-    /// From now on, puts a value in the place of what is absent that is above every other.
-    pub(crate) fn put_above(&self, is_above: bool) {
-        self.is_above.store(is_above, Ordering::Relaxed);
-    }
+/// Begins an evaluation, whatever has become of the one before.
+pub(crate) fn begin() {
+    IS_ASKED_FOR.set(false);
+    IS_ABOVE.set(false);
+}
+
+/// From now on, puts a value in the place of what is absent that is above every other.
+pub(crate) fn put_above(is_above: bool) {
+    IS_ABOVE.set(is_above);
 }
 
 /// An empty mapping, and mappings are above numbers and texts. Whatever is asked of it, it is

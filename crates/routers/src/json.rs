@@ -6,18 +6,14 @@ use std::sync::Arc;
 use minijinja::value::{Enumerator, Object, ObjectExt, ObjectRepr, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use crate::absent::Absent;
+use crate::absent::or_absent;
 
 /// Parses a text that is one JSON value, of at most [`MAX_VALUES`] values and of the depth that
-/// serde_json allows. Fields that are not there are told to `absent`.
-pub(crate) fn parse(text: &[u8], absent: &Arc<Absent>) -> Result<Value, serde_json::Error> {
+/// serde_json allows.
+pub(crate) fn parse(text: &[u8]) -> Result<Value, serde_json::Error> {
     let left = Cell::new(MAX_VALUES);
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let value = Node {
-        absent,
-        left: &left,
-    };
-    let value = value.deserialize(&mut reader)?;
+    let value = Node { left: &left }.deserialize(&mut reader)?;
     reader.end()?;
     Ok(value)
 }
@@ -31,11 +27,10 @@ struct Fields {
     fields: Vec<(Value, Value)>,
     /// The order of the names, where there are too many to look at each.
     sorted: Box<[u32]>,
-    absent: Arc<Absent>,
 }
 
 impl Fields {
-    fn new(fields: Vec<(Value, Value)>, absent: Arc<Absent>) -> Self {
+    fn new(fields: Vec<(Value, Value)>) -> Self {
         let mut sorted = Vec::new();
         if fields.len() > FEW {
             sorted.extend(0..u32::try_from(fields.len()).unwrap_or(u32::MAX));
@@ -44,7 +39,6 @@ impl Fields {
         Self {
             fields,
             sorted: sorted.into(),
-            absent,
         }
     }
 
@@ -81,7 +75,7 @@ impl Object for Fields {
     }
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
-        self.absent.or(self.find(key).cloned())
+        or_absent(self.find(key).cloned())
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
@@ -95,10 +89,7 @@ impl Object for Fields {
 
 /// A list.
 #[derive(Debug)]
-struct Items {
-    items: Vec<Value>,
-    absent: Arc<Absent>,
-}
+struct Items(Vec<Value>);
 
 impl Object for Items {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
@@ -106,19 +97,18 @@ impl Object for Items {
     }
 
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let item = key.as_usize().and_then(|at| self.items.get(at));
-        self.absent.or(item.cloned())
+        let item = key.as_usize().and_then(|at| self.0.get(at));
+        or_absent(item.cloned())
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Seq(self.items.len())
+        Enumerator::Seq(self.0.len())
     }
 }
 
 /// One value that is still to be read.
 #[derive(Clone, Copy)]
 struct Node<'a> {
-    absent: &'a Arc<Absent>,
     left: &'a Cell<u32>,
 }
 
@@ -180,8 +170,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         while let Some(item) = list.next_element_seed(self)? {
             items.push(item);
         }
-        let absent = self.absent.clone();
-        Ok(Value::from_object(Items { items, absent }))
+        Ok(Value::from_object(Items(items)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
@@ -189,7 +178,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         while let Some(name) = entries.next_key_seed(Name)? {
             fields.push((name, entries.next_value_seed(self)?));
         }
-        Ok(Value::from_object(Fields::new(fields, self.absent.clone())))
+        Ok(Value::from_object(Fields::new(fields)))
     }
 }
 

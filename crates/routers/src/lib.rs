@@ -31,7 +31,9 @@ mod github;
 mod signature;
 
 mod absent;
+mod bodies;
 mod cycle;
+mod draft;
 mod faults;
 mod hops;
 mod json;
@@ -41,6 +43,7 @@ mod rule;
 mod template;
 mod view;
 
+pub use bodies::Bodies;
 pub use cycle::Cycle;
 pub use github::Github;
 pub use hookbot_signatures::EmptySecret;
@@ -50,3 +53,10 @@ pub use router::{RouteError, Router};
 pub use rule::Rule;
 pub use template::{Condition, Kind, Template};
 pub use view::{NAMES, View};
+
+#[cfg(test)]
+mod tests {
+    mod conditions;
+    mod payloads;
+    pub(crate) mod samples;
+}

@@ -15,7 +15,7 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use crate::absent::is_absent;
+use crate::absent::{self, is_absent};
 use crate::view::{NAMES, View, is_known};
 
 /// An expression that a message fulfils or does not.
@@ -62,30 +62,31 @@ impl Condition {
     }
 
     fn try_holds(&self, view: &Arc<View>) -> Result<bool, Error> {
+        absent::begin();
         let message = Value::from_dyn_object(view.clone());
         let holds = match self.expression.eval(message.clone()) {
             Ok(value) => value.is_true(),
-            Err(error) => !self.is_for_lack(view, &message, error)?,
+            Err(error) => !self.is_for_lack(&message, error)?,
         };
         if !holds || !self.orders {
             return Ok(holds);
         }
-        view.absent().put_above(true);
+        absent::put_above(true);
         let holds = self.strict.eval(message.clone());
-        view.absent().put_above(false);
+        absent::put_above(false);
         match holds {
             Ok(value) => Ok(value.is_true()),
-            Err(error) => Ok(!self.is_for_lack(view, &message, error)?),
+            Err(error) => Ok(!self.is_for_lack(&message, error)?),
         }
     }
 
     /// Whether it failed because of something that is not there; else the error again. What can't
     /// be done with a value can't be done with what is missing.
-    fn is_for_lack(&self, view: &View, message: &Value, error: Error) -> Result<bool, Error> {
+    fn is_for_lack(&self, message: &Value, error: Error) -> Result<bool, Error> {
         match error.kind() {
             ErrorKind::OutOfFuel => Err(error),
             ErrorKind::UndefinedError => Ok(true),
-            _ if view.absent().is_asked_for() => Ok(true),
+            _ if absent::is_asked_for() => Ok(true),
             // A text or a number has no fields that could tell; the engine names the kinds that it
             // can't bring together.
             _ if error
@@ -152,6 +153,7 @@ impl Template {
     ///
     /// With the reason, when there is none.
     pub fn render(&self, view: &Arc<View>) -> Result<String, String> {
+        absent::begin();
         let template = self.environment.get_template(NAME);
         let template = template.map_err(|error| reason(&error))?;
         let text = template.render(Value::from_dyn_object(view.clone()));

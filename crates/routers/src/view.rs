@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 use hookbot_protocol::{Headers, Message, Offset, Publication, event};
 use minijinja::value::{Enumerator, Object, ObjectExt, Value};
 
-use crate::absent::Absent;
+use crate::absent::or_absent;
+use crate::bodies::Bodies;
 use crate::json;
 
 /// The names that conditions and templates may use, and what they are.
@@ -46,32 +47,33 @@ pub(crate) fn is_known(name: &str) -> bool {
     NAMES.iter().any(|(known, _)| *known == name)
 }
 
-/// A message. Its body is parsed when somebody asks for it, and only once.
+/// A message. Its body is parsed when somebody asks for it, if nobody has.
 #[derive(Debug)]
 pub struct View {
     publication: Publication,
     offset: Offset,
     time: std::time::SystemTime,
     body: OnceLock<Option<Value>>,
-    absent: Arc<Absent>,
+    /// Where it may be parsed already.
+    bodies: Option<Bodies>,
 }
 
 impl View {
     /// Looks at a message.
     #[must_use]
     pub fn new(message: &Message) -> Arc<Self> {
+        Self::sharing(message, None)
+    }
+
+    /// Looks at a message whose body others look at, too.
+    pub(crate) fn sharing(message: &Message, bodies: Option<&Bodies>) -> Arc<Self> {
         Arc::new(Self {
             publication: message.publication.clone(),
             offset: message.offset,
             time: message.time,
             body: OnceLock::new(),
-            absent: Arc::default(),
+            bodies: bodies.cloned(),
         })
-    }
-
-    /// The fields that were asked for in vain.
-    pub(crate) fn absent(&self) -> &Absent {
-        &self.absent
     }
 
     fn named(self: &Arc<Self>, name: &str) -> Option<Value> {
@@ -94,7 +96,10 @@ impl View {
             "verified_by" => attributes.get("verified_by").map(text),
             "body" => self
                 .body
-                .get_or_init(|| json::parse(body, &self.absent).ok())
+                .get_or_init(|| match &self.bodies {
+                    Some(bodies) => bodies.json(body),
+                    None => json::parse(body).ok(),
+                })
                 .clone(),
             "text" => str::from_utf8(body).ok().map(Value::from),
             "offset" => Some(self.offset.0.into()),
@@ -112,7 +117,7 @@ impl Object for View {
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         // The engine asks here for its own functions first.
         if is_known(key) {
-            self.absent.or(self.named(key))
+            or_absent(self.named(key))
         } else {
             None
         }
@@ -148,7 +153,7 @@ impl Object for Table {
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         let mut all = self.headers().iter();
         let found = all.find(|(name, _)| name.eq_ignore_ascii_case(key));
-        self.0.absent.or(found.map(|(_, value)| text(value)))
+        or_absent(found.map(|(_, value)| text(value)))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
@@ -176,9 +181,7 @@ impl Object for Query {
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         let found = self.parameters().find(|(name, _)| name == key);
-        self.0
-            .absent
-            .or(found.map(|(_, value)| Value::from(&*value)))
+        or_absent(found.map(|(_, value)| Value::from(&*value)))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {

@@ -1,0 +1,178 @@
+//! The broker's end of a tunnel: calls go in, answers come out.
+//!
+//! The broker is HTTP/2's client here, though it is the WebSocket's server.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookbot_listen::dial::Transport;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http2::{Connection, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::stream::{ByteStream, Ends};
+use crate::tuning::{self, KeepAlive, MAX_CALLS};
+
+/// What goes wrong while a body is read or sent.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a call.
+pub trait CallBody: Body<Data = Bytes, Error = BoxError> + Send + Unpin + 'static {}
+
+impl<B: Body<Data = Bytes, Error = BoxError> + Send + Unpin + 'static> CallBody for B {}
+
+/// Sends calls to one responder.
+pub struct Line<B: CallBody> {
+    requests: SendRequest<B>,
+    dispatch: Dispatch<B>,
+}
+
+/// What takes calls from a [`Line`]; nothing once it takes no more.
+type Dispatch<B> = Arc<Mutex<Option<Conn<B>>>>;
+
+type Conn<B> = Connection<TokioIo<ByteStream<Box<dyn Transport>>>, B, TokioExecutor>;
+
+impl<B: CallBody> Line<B> {
+    /// Begins HTTP/2 over a WebSocket on which the handshake is done. `early` is what the responder
+    /// has sent behind it.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone already.
+    pub async fn open(
+        transport: Box<dyn Transport>,
+        early: Vec<u8>,
+        keep_alive: KeepAlive,
+    ) -> Result<(Self, Upkeep<B>), hyper::Error> {
+        let stream = ByteStream::new(transport, early, Role::Server).await;
+        let ends = stream.ends();
+        let builder = tuning::client(TokioExecutor::new(), keep_alive);
+        let (requests, connection) = builder.handshake(TokioIo::new(stream)).await?;
+        let dispatch = Arc::new(Mutex::new(Some(connection)));
+        let upkeep = Upkeep {
+            dispatch: dispatch.clone(),
+            ends,
+        };
+        Ok((Self { requests, dispatch }, upkeep))
+    }
+
+    /// How many calls the responder takes at a time. More would wait here without a sign.
+    #[must_use]
+    pub fn max_calls(&self) -> usize {
+        let dispatch = lock(&self.dispatch);
+        let allowed = dispatch.as_ref().map(Conn::current_max_send_streams);
+        allowed.unwrap_or_default().min(MAX_CALLS)
+    }
+
+    /// Whether the responder takes calls that become something else than HTTP (RFC 8441).
+    #[must_use]
+    pub fn takes_upgrades(&self) -> bool {
+        let dispatch = lock(&self.dispatch);
+        dispatch
+            .as_ref()
+            .is_some_and(Conn::is_extended_connect_protocol_enabled)
+    }
+
+    /// Whether nothing can be sent any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// Sends a call, whose URL has to be absolute, and waits for the head of its answer. Dropping
+    /// the future, or later the body of the answer, takes the call back.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::NotSent`] gives a call back that may be sent to somebody else.
+    pub async fn call(&self, call: Request<B>) -> Result<Response<Incoming>, CallError<B>> {
+        let sending = self.requests.clone().try_send_request(call);
+        sending
+            .await
+            .map_err(|mut error| match error.take_message() {
+                Some(call) => CallError::NotSent(Box::new(call)),
+                None => CallError::Failed(error.into_error()),
+            })
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum CallError<B> {
+    /// The responder has not seen anything of the call.
+    NotSent(Box<Request<B>>),
+    /// The responder was lost, or said that it will not answer.
+    Failed(hyper::Error),
+}
+
+/// Keeps a [`Line`] going, and ends it.
+pub struct Upkeep<B: CallBody> {
+    dispatch: Dispatch<B>,
+    ends: Arc<Ends>,
+}
+
+impl<B: CallBody> Upkeep<B> {
+    /// Waits until the responder has said something; before that nobody knows whether it is one.
+    pub async fn heard(&self) {
+        poll_fn(|context| self.ends.poll_heard(context)).await;
+    }
+
+    /// Hands calls over as long as the responder takes them. Those that were handed over go on
+    /// when this is done.
+    pub async fn run(&mut self) {
+        poll_fn(|context| self.poll_dispatch(context)).await;
+    }
+
+    /// Waits until every call is over and the connection closed. Whoever holds the [`Line`] holds
+    /// this up, too.
+    pub async fn finish(&mut self, code: CloseCode, reason: &'static str) {
+        self.ends.explain(code, reason);
+        self.run().await;
+        poll_fn(|context| self.ends.poll_gone(context)).await;
+    }
+
+    /// Ends the connection, whatever is under way. The responder is told why, if it listens.
+    pub async fn hang_up(&mut self, code: CloseCode, reason: &'static str) {
+        self.ends.hang_up(code, reason);
+        let gone = poll_fn(|context| self.ends.poll_gone(context));
+        if timeout(CLOSE_PATIENCE, gone).await.is_err() {
+            self.ends.cut();
+        }
+    }
+
+    fn poll_dispatch(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut dispatch = lock(&self.dispatch);
+        let Some(connection) = &mut *dispatch else {
+            return Poll::Ready(());
+        };
+        let polled = Pin::new(connection).poll(context);
+        polled.map(|result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a tunnel is lost");
+            }
+            // It would keep the connection open.
+            *dispatch = None;
+        })
+    }
+}
+
+impl<B: CallBody> Drop for Upkeep<B> {
+    fn drop(&mut self) {
+        self.ends.cut();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long a responder may take to agree to a close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
