@@ -19,8 +19,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use hookbot_forward::store::{Pair, Store};
-use hookbot_forward::told::{Tell, Told};
-use hookbot_forward::{Forwarder, Place};
+use hookbot_forward::{Forwarder, Place, Tell, Told, Trouble};
 use hookbot_protocol::Cursor;
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -311,7 +310,10 @@ fn tell(name: String, tally: Arc<Tally>) -> Tell {
                 "the service wants no more: nothing is delivered until the server starts again or \
                  the delivery changes"
             ),
-            Told::Trouble(trouble) => warn!(delivery, %trouble, "the log"),
+            Told::Trouble(trouble @ Trouble::Missing(_)) => {
+                error!(delivery, %trouble, "messages are missing that were not delivered");
+            }
+            Told::Trouble(trouble) => error!(delivery, %trouble, "the log can't be read"),
             Told::NotKept(error) => {
                 error!(delivery, %error, "its place is not kept, so messages may come again");
             }

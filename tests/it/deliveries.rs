@@ -18,12 +18,18 @@ use crate::target::{Answer, Asked, Target, nowhere};
 
 /// A folder with a configuration, and a server that does what it says.
 async fn with(config: &str) -> (tempfile::TempDir, TestServer) {
+    with_log(config, 64 << 20).await
+}
+
+/// The same, with a log that holds so many bytes.
+async fn with_log(config: &str, bytes: usize) -> (tempfile::TempDir, TestServer) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hookbot.toml");
     fs::write(&file, config).unwrap();
     let data = folder.path().join("data");
     let options = Options {
         config: Some(file),
+        log_bytes: Some(bytes),
         settings: Some(Box::new(|settings| settings.data_dir = Some(data))),
         ..Options::default()
     };
@@ -465,6 +471,30 @@ async fn deliveries_are_signed_with_every_secret_and_a_message_has_one_id() {
     }
     ids.dedup();
     assert_eq!(ids.len(), 3);
+}
+
+#[tokio::test]
+async fn what_is_dropped_before_its_turn_is_told_of() {
+    let down = nowhere().await;
+    let config = deliver("d", "in/", &format!("http://{down}/"), "");
+    let (_folder, server) = with_log(&config, 4 << 20).await;
+    let body = "x".repeat(100 << 10);
+    for _ in 0..200 {
+        let topic = Topic::parse("in/x").unwrap();
+        let publication = Publication::new(topic, body.clone());
+        server.broker.publish(publication).await.unwrap();
+    }
+    let mut target = Target::at(down, |_| Answer::OK).await;
+    wait_for(&server, r#"hookbot_delivery_gaps_total{delivery="d"}"#, 1.0).await;
+    // What it had read, and what there still is.
+    let last = server.broker.bounds().next.before().0;
+    loop {
+        let asked = target.next().await;
+        let cursor = asked.header("hookbot-cursor").unwrap();
+        if cursor.ends_with(&format!(".{last}")) {
+            break;
+        }
+    }
 }
 
 #[tokio::test]
