@@ -96,7 +96,11 @@ impl Deliveries {
             return;
         }
         let Current { running, known } = &mut *current;
-        let gone = running.extract_if(.., |one| !deliveries.contains(&one.delivery));
+        let is_wanted = |one: &Running| {
+            let has_failed = one.entry.tally.figures().state == DeliveryState::Failed;
+            deliveries.contains(&one.delivery) && !has_failed
+        };
+        let gone = running.extract_if(.., |one| !is_wanted(one));
         known.extend(join_all(gone.map(Running::stop)).await);
         let mut entries = Vec::new();
         for delivery in deliveries {
@@ -114,7 +118,8 @@ impl Deliveries {
     }
 }
 
-/// Starts a delivery. One that can't be started is told of, and tried again with the next change.
+/// Starts a delivery. One that can't be started is told of, and tried again when the file is read
+/// again.
 async fn start(state: &Arc<State>, delivery: Delivery, known: Known) -> Running {
     let Known { tally, place } = known;
     let name = delivery.name.clone();

@@ -109,7 +109,9 @@ impl Tally {
             }
             Told::Parked { .. } => {
                 own.parked += 1;
-                own.state = DeliveryState::Running;
+                if own.state == DeliveryState::Retrying {
+                    own.state = DeliveryState::Running;
+                }
             }
             Told::Skipped => own.skipped += 1,
             Told::Failed { again, .. } => {
