@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use hookbot_forward::letters::Letter;
+use hookbot_forward::target::masked;
 use hookbot_forward::{Answer, Exec, Message, Pair, Taker, Verdict};
 use serde_json::json;
 
@@ -130,7 +131,7 @@ fn list(place: &PlaceArgs) -> Result<(), Failure> {
             continue;
         }
         if !place.json {
-            output::line(&format!("{} -> {}", pair.source, pair.target))?;
+            output::line(&format!("{} -> {}", pair.source, masked(&pair.target)))?;
         }
         for letter in letters {
             output::line(&if place.json {
@@ -326,5 +327,6 @@ fn line(letter: &Letter) -> String {
 fn facts(pair: &Pair, letter: &Letter) -> serde_json::Value {
     let mut facts = serde_json::to_value(letter).unwrap_or_default();
     facts["source"] = pair.source.clone().into();
+    facts["target"] = masked(&pair.target).into();
     facts
 }

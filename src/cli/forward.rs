@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use hookbot_forward::target::masked;
 use hookbot_forward::{
     Exec, Forwarder, Place, Saver, ScriptOptions, Selection, Settings, Store, Summary, Taker,
 };
@@ -72,7 +73,7 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
         let place = pair.as_ref().map(|pair| pair.place()).transpose();
         let place = place.context("cannot begin")?;
         let forwarder = Forwarder {
-            tell: report.tell(at, taker.name()),
+            tell: report.tell(at, &masked(taker.name())),
             taker,
             selection,
             settings,

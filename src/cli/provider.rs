@@ -283,7 +283,9 @@ impl SecretPlace {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Url(_) | Error::Token | Error::Key(_) => Self::Usage(error.into()),
+            Error::Url(_) | Error::Token | Error::Key(_) | Error::Ca(_) => {
+                Self::Usage(error.into())
+            }
             Error::Refused { .. } => Self::Refused(error.into()),
             Error::Unavailable { .. } | Error::Limited { .. } => Self::Unreachable(error.into()),
             error => Self::Other(error.into()),

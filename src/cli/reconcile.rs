@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use self::logged::Logged;
-use super::delivery::{as_json, columns};
+use super::delivery::{as_json, row};
 use super::listen::UNSAFE_IS_OK;
 use super::provider::{GithubArgs, GitlabArgs, SigningArgs, WhichArgs, settle};
 use super::remote::{RemoteArgs, block_on};
@@ -49,10 +49,10 @@ struct GithubReconcileArgs {
     typed: Vec<String>,
 
     #[command(flatten)]
-    github: GithubArgs,
+    how: HowArgs,
 
     #[command(flatten)]
-    how: HowArgs,
+    github: GithubArgs,
 }
 
 /// Compares what GitLab has sent by a webhook with what a server's log has, and publishes the
@@ -70,10 +70,10 @@ struct GitlabReconcileArgs {
     typed: Vec<String>,
 
     #[command(flatten)]
-    gitlab: GitlabArgs,
+    how: HowArgs,
 
     #[command(flatten)]
-    how: HowArgs,
+    gitlab: GitlabArgs,
 }
 
 #[derive(Debug, Args)]
@@ -270,7 +270,7 @@ fn beginning(deliveries: &[Delivery]) -> Option<Timestamp> {
 
 fn tell(delivery: &Delivery, state: &State, json: bool) -> Result<(), Failure> {
     if !json {
-        return output::line(&format!("{}  {state}", columns(delivery)));
+        return output::line(&row(delivery, &state.to_string()));
     }
     let mut object = as_json(delivery);
     object.insert("state".to_owned(), state.name().into());

@@ -389,7 +389,7 @@ async fn new_deliveries_are_followed_and_old_ones_left_alone() {
         .map(|n| Sent::new(n, &format!("d{n}"), n))
         .collect();
     let api_url = api.url();
-    let server = deduplicating().await;
+    let server = TestServer::start().await;
     let target = url(&server, "/pub/site");
     let arguments = [
         "replay",
@@ -420,20 +420,18 @@ async fn new_deliveries_are_followed_and_old_ones_left_alone() {
     };
     timeout(PATIENCE, polled(3)).await.unwrap();
     for n in 251..=253 {
-        api.state().sent.push(Sent::new(n, &format!("d{n}"), n));
+        let new = Sent::new(n, &format!("d{n}"), n);
+        api.state().sent.push(new.clone());
+        let line = timeout(PATIENCE, told.next_line()).await.unwrap();
+        let told: Value = serde_json::from_str(&line.unwrap().unwrap()).unwrap();
+        assert_eq!(told["delivery"], new.delivery);
         // Once more, by somebody's hand.
         let again = Sent {
+            id: n + 1_000,
             is_repeated: true,
-            ..Sent::new(n + 1_000, &format!("d{n}"), n)
+            ..new
         };
         api.state().sent.push(again);
-        let line = timeout(PATIENCE, told.next_line())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-        let told: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(told["delivery"], format!("d{n}"));
         timeout(PATIENCE, polled(3)).await.unwrap();
     }
     child.kill().await.unwrap();
@@ -484,6 +482,29 @@ async fn a_provider_delivers_again_what_it_is_asked_to() {
         let posts: Vec<_> = posts.map(|asked| asked.target.clone()).collect();
         assert!(posts[posts.len() - 2].ends_with(paths[0]), "{posts:?}");
         assert!(posts[posts.len() - 1].ends_with(paths[1]), "{posts:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_too_old_to_be_delivered_again_does_not_hold_up_the_rest() {
+    let api = StandIn::start().await;
+    api.state().sent = (1..=3).map(|n| Sent::new(n, &format!("d{n}"), n)).collect();
+    let api_url = api.url();
+    let arguments = [
+        "replay",
+        "github",
+        "--api-url",
+        &api_url,
+        "acme/site",
+        "7",
+        "--redeliver",
+        "--json",
+    ];
+    for (too_old, code, told) in [(2, 1, 3), (1, 3, 0)] {
+        api.state().too_old = [too_old].into();
+        let output = hookbot(&arguments).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(lines(&output).len(), told, "{output:?}");
     }
 }
 

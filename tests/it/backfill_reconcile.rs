@@ -199,9 +199,11 @@ async fn nothing_sent_is_nothing_missing() {
 #[tokio::test]
 async fn a_delivery_that_was_first_tried_long_ago_is_looked_for_there() {
     let api = StandIn::start().await;
+    // To this delivery's last attempt, now is long ago.
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(3);
     let sent = Sent {
         is_repeated: true,
-        at: jiff::Timestamp::now().to_string(),
+        at: later.to_string(),
         ..Sent::new(2, "d", 0)
     };
     api.state().sent = vec![sent.clone()];

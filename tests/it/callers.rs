@@ -14,7 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::SendRequest;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -140,16 +140,33 @@ pub(crate) async fn answers_with(
     target: SocketAddr,
     change: impl FnOnce(Responder) -> Responder,
 ) -> Answers {
+    let target = Target::new(&format!("http://{target}"), TargetSettings::default()).unwrap();
+    serves(server, path, target, change).await
+}
+
+/// Answers without a target.
+pub(crate) async fn serves<S, B>(
+    server: &TestServer,
+    path: &str,
+    service: S,
+    change: impl FnOnce(Responder) -> Responder,
+) -> Answers
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     let before = responders(server).await;
     let responder = change(Responder::new(endpoint(server, path)).first_pause(MOMENT));
-    let target = Target::new(&format!("http://{target}"), TargetSettings::default()).unwrap();
     let (sender, events) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let running = tokio::spawn({
         let stop = stop.clone();
         async move {
             let tell = |event| drop(sender.send(event));
-            responder.run(target, stop, tell).await
+            responder.run(service, stop, tell).await
         }
     });
     wait_for_responders(server, before + 1).await;

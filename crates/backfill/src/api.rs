@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, USER_AGENT};
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use crate::account::Provider;
-use crate::app_key::AppKey;
+use crate::credential::Credential;
 use crate::error::Error;
 use crate::verdict::{Verdict, until_reset};
 use crate::wire::Wire;
@@ -34,14 +34,6 @@ pub struct Api {
     /// When the limit of requests begins anew, where it is used up.
     not_before: Option<Instant>,
     tell: Arc<dyn Fn(&Wait) + Send + Sync>,
-}
-
-/// As whom to ask.
-pub enum Credential {
-    /// With a token: on GitHub one that may read webhooks, on GitLab one with the scope `api`.
-    Token(String),
-    /// As a GitHub App.
-    App(Box<AppKey>),
 }
 
 /// A pause before a request, and what for.
@@ -89,11 +81,7 @@ impl Api {
         if parsed.query().is_some() {
             return Err(bad("it has a query"));
         }
-        if let Credential::Token(token) = &credential {
-            let is_sendable =
-                !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-            is_sendable.then_some(()).ok_or(Error::Token)?;
-        }
+        credential.check()?;
         Ok(Self {
             provider,
             origin: format!("{scheme}://{authority}"),
@@ -113,8 +101,7 @@ impl Api {
     ///
     /// When there is no certificate in it.
     pub fn trust(mut self, pem: &[u8]) -> Result<Self, Error> {
-        let trusted = self.wire.trust(pem);
-        trusted.map_err(|error| Error::Url(format!("of its CA: {error}")))?;
+        self.wire.trust(pem)?;
         Ok(self)
     }
 
@@ -158,7 +145,7 @@ impl Api {
             }
             let request = self.request(&method, &path)?;
             let reason = match self.wire.exchange(request).await {
-                Err(error) => self.mask(&chain(&*error)),
+                Err(error) => self.mask(&error.to_string()),
                 Ok(response) => {
                     let message = self.message(response.body());
                     let status = response.status();
@@ -230,10 +217,7 @@ impl Api {
     }
 
     fn request(&mut self, method: &Method, path: &str) -> Result<Request<Full<Bytes>>, Error> {
-        self.token = match &self.credential {
-            Credential::Token(token) => token.clone(),
-            Credential::App(key) => key.token(SystemTime::now())?,
-        };
+        self.token = self.credential.bearer()?;
         let bearer = HeaderValue::try_from(format!("Bearer {}", self.token));
         let mut bearer = bearer.map_err(|_| Error::Token)?;
         bearer.set_sensitive(true);
@@ -311,17 +295,6 @@ impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Api({}{})", self.origin, self.base)
     }
-}
-
-/// An error and its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Whether a refusal is of something that is not there (any more).

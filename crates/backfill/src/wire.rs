@@ -11,7 +11,7 @@ use hookbot_listen::dial::Proxy;
 use http::header::PROXY_AUTHORIZATION;
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioExecutor;
 use tokio::time::timeout;
@@ -74,7 +74,8 @@ impl Wire {
         }
         let client = self.client()?;
         let exchanged = timeout(ANSWER_TIMEOUT, async {
-            let (head, body) = client.request(request).await?.into_parts();
+            let response = client.request(request).await.map_err(cause)?;
+            let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await?;
             Ok(Response::from_parts(head, body.to_bytes()))
         });
@@ -104,6 +105,23 @@ impl Wire {
             .build(Connector(Arc::new(route)));
         Ok(self.client.insert(client).clone())
     }
+}
+
+/// What is behind an error of hyper's client, which itself says only where it was.
+fn cause(error: legacy::Error) -> Reason {
+    match std::error::Error::source(&error) {
+        Some(cause) => chain(cause).into(),
+        None => error.into(),
+    }
+}
+
+/// An error and its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// For everything from the name look-up to the answer's last byte.

@@ -11,6 +11,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use tokio::task::spawn_blocking;
@@ -58,7 +59,7 @@ impl Place {
         };
         make_folder(folder).map_err(failed)?;
         let lock = create(&folder.join("lock"), false).map_err(failed)?;
-        match lock.try_lock() {
+        match try_lock(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(PlaceError::Taken(folder.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
@@ -229,6 +230,18 @@ impl Journal {
         self.is_torn = written.is_err();
         written
     }
+}
+
+/// Locks a file, if need be after a moment: a command that its last holder was just starting has
+/// it until it runs.
+fn try_lock(lock: &File) -> Result<(), TryLockError> {
+    for _ in 0..20 {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+            locked => return locked,
+        }
+    }
+    lock.try_lock()
 }
 
 /// One line of the journal. A place is opaque, and might hold anything.

@@ -62,7 +62,7 @@ impl Rule {
         }))
     }
 
-    /// Shares what it has parsed with the other rules that share this.
+    /// Shares what it has parsed with the other rules that share this, and read the same log.
     #[must_use]
     pub fn sharing(mut self, bodies: &Bodies) -> Self {
         self.bodies = Some(bodies.clone());

@@ -97,7 +97,7 @@ impl View {
             "body" => self
                 .body
                 .get_or_init(|| match &self.bodies {
-                    Some(bodies) => bodies.json(body),
+                    Some(bodies) => bodies.json(self.offset, body),
                     None => json::parse(body).ok(),
                 })
                 .clone(),

@@ -2,11 +2,12 @@
 
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
 
-/// Takes out what is about a connection and not about the message.
+/// Takes out what is about a connection and not about the message, and what is called `as_well`.
+/// What is left keeps its order.
 ///
 /// `Trailer` stays, although some lists have it: without it HTTP/1.1 sends no trailers. Of `TE`
 /// only `trailers` stays, the one word that HTTP/2 allows.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, as_well: &[&str]) {
     let nominated: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -15,11 +16,18 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| name.trim().parse().ok())
         .collect();
     let wants_trailers = has_word(headers, &TE, "trailers");
-    for name in nominated.iter().filter(|name| **name != "trailer") {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
+    let goes = |name: &HeaderName| {
+        let text = name.as_str();
+        let is_nominated = text != "trailer" && nominated.contains(name);
+        is_nominated || HOP_BY_HOP.contains(&text) || as_well.contains(&text)
+    };
+    if headers.keys().any(goes) {
+        // Taking single ones out would put others in their places.
+        let mut left = HeaderMap::with_capacity(headers.len());
+        for (name, value) in headers.iter().filter(|(name, _)| !goes(name)) {
+            left.append(name, value.clone());
+        }
+        *headers = left;
     }
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -62,7 +70,7 @@ mod tests {
                 (name, HeaderValue::from_str(value).unwrap())
             })
             .collect();
-        strip_hop_by_hop(&mut map);
+        strip_hop_by_hop(&mut map, &["x-own"]);
         let left = map.iter();
         left.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
             .collect()
@@ -81,6 +89,7 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("te", "deflate, Trailers;q=1"),
             ("trailer", "x-sum"),
+            ("x-own", "1"),
             ("x-a", "1"),
             ("cookie", "c=1"),
             ("x-a", "2"),

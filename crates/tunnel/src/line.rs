@@ -143,7 +143,7 @@ impl<B: CallBody> Upkeep<B> {
     pub async fn hang_up(&mut self, code: CloseCode, reason: &'static str) {
         self.ends.hang_up(code, reason);
         let gone = poll_fn(|context| self.ends.poll_gone(context));
-        if timeout(CLOSE_PATIENCE, gone).await.is_err() {
+        if timeout(PATIENCE, gone).await.is_err() {
             self.ends.cut();
         }
     }
@@ -174,5 +174,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long a responder may take to agree to a close.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a connection may take to end, its close included.
+const PATIENCE: Duration = Duration::from_secs(5);

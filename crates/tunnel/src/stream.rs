@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_core::Stream;
 use futures_util::Sink;
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -29,6 +31,8 @@ pub(crate) struct ByteStream<S> {
     outgoing: BytesMut,
     /// A close was sent.
     is_closed: bool,
+    /// Since closing began: when to do without the peer's agreement.
+    closing: Option<Pin<Box<Sleep>>>,
     ends: Arc<Ends>,
 }
 
@@ -133,6 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ByteStream<S> {
             incoming: Bytes::new(),
             outgoing: BytesMut::new(),
             is_closed: false,
+            closing: None,
             ends: Arc::default(),
         }
     }
@@ -230,9 +235,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ByteStream<S> {
     }
 
     /// Closes, and reads on until the peer has agreed: a connection that is dropped with something
-    /// unread takes back what was sent on it.
+    /// unread takes back what was sent on it. One that is frozen does not agree for ever.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.ends.check(context)?;
+        let closing = self
+            .closing
+            .get_or_insert_with(|| Box::pin(sleep(CLOSE_PATIENCE)));
+        if closing.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         if !self.is_closed {
             ready!(self.poll_emit(context))?;
             ready!(Pin::new(&mut self.socket).poll_ready(context)).map_err(io_error)?;
@@ -275,6 +286,9 @@ const MESSAGE: usize = 64 << 10;
 
 /// The longest message that is accepted, in bytes: others may gather more.
 const MAX_MESSAGE: usize = 1 << 20;
+
+/// How long a peer may take to agree to a close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Tungstenite allocates it up front, in bytes.
 const READ_BUFFER: usize = 32 << 10;
@@ -372,6 +386,14 @@ mod tests {
         assert_eq!(writing.await.unwrap(), received);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_frozen_peer_does_not_keep_a_stream_from_closing() {
+        let (mut stream, _peer) = pair(16).await;
+        stream.write_all(&[0; 1_000]).await.unwrap();
+        let error = stream.shutdown().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         /// Whatever the pieces and the buffers, bytes arrive as they were written.
@@ -380,17 +402,18 @@ mod tests {
             pieces in prop::collection::vec((0_usize..100_000, any::<bool>()), 0..12),
             buffer in 1_usize..100_000,
         ) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(async {
                 let (own, other) = duplex(buffer);
-                let mut stream = ByteStream::new(own, Vec::new(), Role::Server).await;
-                let mut peer = ByteStream::new(other, Vec::new(), Role::Client).await;
+                let stream = ByteStream::new(own, Vec::new(), Role::Server).await;
+                let peer = ByteStream::new(other, Vec::new(), Role::Client).await;
                 let sent: Vec<u8> = (0..pieces.iter().map(|(length, _)| length).sum())
                     .map(|at: usize| (at * 31 >> 3) as u8)
                     .collect();
                 let mut received = Vec::new();
+                // Each is dropped once it is closed, which the other one waits for.
                 let writing = async {
-                    let mut rest = &sent[..];
+                    let (mut stream, mut rest) = (stream, &sent[..]);
                     for (length, flush) in &pieces {
                         let (piece, behind) = rest.split_at(*length);
                         stream.write_all(piece).await.unwrap();
@@ -402,6 +425,7 @@ mod tests {
                     stream.shutdown().await.unwrap();
                 };
                 let reading = async {
+                    let mut peer = peer;
                     peer.read_to_end(&mut received).await.unwrap();
                     peer.shutdown().await.unwrap();
                 };

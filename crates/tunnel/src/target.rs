@@ -177,7 +177,7 @@ impl Target {
             (StatusCode::BAD_REQUEST, reason)
         })?;
         parts.version = Version::HTTP_11;
-        strip_hop_by_hop(&mut parts.headers);
+        strip_hop_by_hop(&mut parts.headers, &[]);
         let settings = &self.inner.settings;
         let host = settings.host.as_ref().unwrap_or(&self.inner.host);
         parts.headers.insert(HOST, host.clone());
@@ -212,7 +212,7 @@ impl Target {
                 answer.headers_mut().remove(REAL_STATUS);
             }
         }
-        strip_hop_by_hop(answer.headers_mut());
+        strip_hop_by_hop(answer.headers_mut(), &[]);
         Ok(answer.map(|body| Either::Left(Lean(body))))
     }
 
@@ -235,7 +235,7 @@ impl Target {
         });
         let mut agreed = Response::new(Either::Right(Full::default()));
         *agreed.headers_mut() = std::mem::take(answer.headers_mut());
-        strip_hop_by_hop(agreed.headers_mut());
+        strip_hop_by_hop(agreed.headers_mut(), &[]);
         agreed
     }
 

@@ -210,11 +210,11 @@ pub(super) struct Choice {
 struct Gosmee {
     #[arg(long, short = 'o', hide = true, value_name = "pretty|json")]
     output: Option<String>,
-    #[arg(long, hide = true, env = "GOSMEE_HEALTH_PORT")]
+    #[arg(long, hide = true)]
     health_port: Option<u16>,
     #[arg(long, hide = true)]
     httpie: bool,
-    #[arg(long, hide = true, env = "GOSMEE_DEBUG_SERVICE")]
+    #[arg(long, hide = true)]
     local_debug_url: Option<String>,
     /// Colour is only for terminals, and `NO_COLOR` is heeded.
     #[arg(long, hide = true)]

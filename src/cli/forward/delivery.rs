@@ -35,12 +35,7 @@ pub(in crate::cli) struct TargetArgs {
     timeout: Span,
 
     /// The same, in seconds, as gosmee has it.
-    #[arg(
-        long,
-        hide = true,
-        value_name = "SECONDS",
-        env = "GOSMEE_TARGET_TIMEOUT"
-    )]
+    #[arg(long, hide = true, value_name = "SECONDS")]
     target_connection_timeout: Option<u64>,
 
     /// Believe whatever certificate a target has.

@@ -204,17 +204,15 @@ fn start_of_line(message: &Message) -> String {
     let delivery = message.delivery_id();
     let shown = |text: Option<String>| {
         let text = text.unwrap_or_else(|| "-".to_owned());
-        text.chars()
-            .filter(|char| !char.is_control())
-            .collect::<String>()
+        text.replace(char::is_control, "")
     };
     let bold = anstyle::Style::new().bold();
     let (kind, delivery) = (shown(kind), shown(delivery));
+    let topic = shown(Some(message.event.topic.clone()));
     let size = ByteSize::b(message.payload.len() as u64);
     format!(
-        "{} {bold}{kind}{bold:#} {delivery} {} {size}",
+        "{} {bold}{kind}{bold:#} {delivery} {topic} {size}",
         now.strftime("%H:%M:%S"),
-        message.event.topic
     )
 }
 

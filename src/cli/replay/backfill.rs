@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::cli::delivery::{as_json, columns, entry, shown};
+use crate::cli::delivery::{as_json, entry, row, shown};
 use crate::cli::provider::{SigningArgs, WhichArgs, settle};
 use crate::cli::remote::{RemoteArgs, block_on};
 use crate::cli::resend::{Outcome, Resender};
@@ -37,7 +37,7 @@ pub(super) struct BackfillArgs {
     follow: bool,
 
     /// How often --follow asks.
-    #[arg(long, value_name = "TIME", default_value = "10s")]
+    #[arg(long, value_name = "TIME", default_value = "10s", requires = "follow")]
     interval: Span,
 
     /// Print JSON, one object a line.
@@ -205,9 +205,7 @@ impl Run<'_> {
             return self.tell(delivery, None);
         }
         let Some(resender) = &mut self.resender else {
-            self.hook.redeliver(delivery).await?;
-            self.tally.done += 1;
-            return self.tell(delivery, None);
+            return self.redeliver(delivery).await;
         };
         let outcome = resender.resend(&mut self.hook, delivery).await?;
         if let Outcome::Unreachable(reason) = outcome {
@@ -230,6 +228,21 @@ impl Run<'_> {
         Ok(())
     }
 
+    async fn redeliver(&mut self, delivery: &Delivery) -> Result<(), Failure> {
+        match self.hook.redeliver(delivery).await {
+            Ok(()) => {
+                self.tally.done += 1;
+                self.tell(delivery, None)
+            }
+            // Where others were taken, it is this one that is too old or gone.
+            Err(error) if self.tally.done > 0 && error.is_of_one_delivery() => {
+                self.tally.lost += 1;
+                self.tell(delivery, Some(&Outcome::Lost(error.to_string())))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn tell(&self, delivery: &Delivery, outcome: Option<&Outcome>) -> Result<(), Failure> {
         let what = match (outcome, self.args.redeliver) {
             (None, true) => "asked for again".to_owned(),
@@ -237,7 +250,7 @@ impl Run<'_> {
             (Some(outcome), _) => outcome.to_string(),
         };
         if !self.args.json {
-            return output::line(&format!("{}  {what}", columns(delivery)));
+            return output::line(&row(delivery, &what));
         }
         let mut object = as_json(delivery);
         object.extend(outcome.map(Outcome::fields).unwrap_or_default());

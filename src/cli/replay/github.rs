@@ -22,10 +22,10 @@ pub(in crate::cli) struct GithubReplayArgs {
     typed: Vec<String>,
 
     #[command(flatten)]
-    github: GithubArgs,
+    backfill: BackfillArgs,
 
     #[command(flatten)]
-    backfill: BackfillArgs,
+    github: GithubArgs,
 }
 
 const USAGE: &str = "\

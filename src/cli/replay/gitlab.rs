@@ -22,10 +22,10 @@ pub(in crate::cli) struct GitlabReplayArgs {
     typed: Vec<String>,
 
     #[command(flatten)]
-    gitlab: GitlabArgs,
+    backfill: BackfillArgs,
 
     #[command(flatten)]
-    backfill: BackfillArgs,
+    gitlab: GitlabArgs,
 }
 
 const USAGE: &str = "\

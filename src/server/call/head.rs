@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use hookbot_tunnel::strip_hop_by_hop;
-use http::header::{EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Uri, Version};
 use hyper::ext::Protocol;
@@ -47,10 +47,10 @@ pub(super) fn to_responder(
     let uri: Result<Uri, _> = format!("http://hookbot{path}{mark}{query}").parse();
     parts.uri = uri.map_err(|_| HttpError::NotFound)?;
     parts.headers = access.passed_headers(request);
-    strip_hop_by_hop(&mut parts.headers);
-    parts.headers.remove(EXPECT);
+    let host = request.headers.get(HOST);
+    strip_hop_by_hop(&mut parts.headers, &SAID_ANEW);
     let own = &request.uri.path()[..request.uri.path().len() - rest.len()];
-    tell_of_the_caller(asked, &mut parts.headers, own);
+    tell_of_the_caller(asked, host, &mut parts.headers, own);
     if let Some(protocol) = becoming {
         parts.method = Method::CONNECT;
         parts.extensions.insert(Protocol::from(protocol));
@@ -71,9 +71,13 @@ fn kept_query(access: &Access, query: Option<&str>) -> String {
 
 /// Says who calls, and what for, in place of what the caller may have said (RFC 7239, and what is
 /// older).
-fn tell_of_the_caller(asked: Asked<'_>, headers: &mut HeaderMap, path: &str) {
-    let host = headers.remove(HOST);
-    let text = host.as_ref().and_then(|host| host.to_str().ok());
+fn tell_of_the_caller(
+    asked: Asked<'_>,
+    host: Option<&HeaderValue>,
+    headers: &mut HeaderMap,
+    path: &str,
+) {
+    let text = host.and_then(|host| host.to_str().ok());
     let proto = asked.state.public_scheme();
     let ip = match asked.peer {
         Peer::Ip(address) => Some(address.ip().to_canonical()),
@@ -107,12 +111,22 @@ fn tell_of_the_caller(asked: Asked<'_>, headers: &mut HeaderMap, path: &str) {
             Some(proto.to_owned()),
         ),
     ] {
-        headers.remove(&name);
         if let Some(Ok(value)) = value.map(HeaderValue::try_from) {
             headers.insert(name, value);
         }
     }
-    for name in ["x-forwarded-port", "x-forwarded-server", "x-real-ip"] {
-        headers.remove(name);
-    }
 }
+
+/// What is said anew, or is no longer so: hyper says itself when a body is asked for.
+const SAID_ANEW: [&str; 10] = [
+    "expect",
+    "forwarded",
+    "host",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-real-ip",
+];

@@ -286,14 +286,10 @@ fn switch(
 /// Leaves of an answer's headers what is for the caller. What a responder says to a browser is
 /// about its own pages, not about everybody's at this host.
 fn clean(headers: &mut HeaderMap, settings: &CallSettings) {
-    strip_hop_by_hop(headers);
-    headers.remove(REAL_STATUS);
     if settings.host.is_some() {
-        return;
+        return strip_hop_by_hop(headers, &[]);
     }
-    for name in HOST_WIDE {
-        headers.remove(name);
-    }
+    strip_hop_by_hop(headers, &HOST_WIDE);
     headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
 }
 

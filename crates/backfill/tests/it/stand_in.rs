@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) sent: Vec<Sent>,
     /// Listed, and not there when asked for.
     pub(crate) gone: HashSet<u64>,
+    /// Not delivered again.
+    pub(crate) too_old: HashSet<u64>,
     pub(crate) hooks: Vec<Value>,
     /// Answers to the next requests, instead of the right ones.
     pub(crate) faults: VecDeque<Fault>,
@@ -241,7 +243,12 @@ impl State {
             ("GET", ["7", "deliveries"]) => self.deliveries(address, path, &query),
             ("GET", ["7", "events"]) => self.events(address, path, &query),
             ("GET", ["7", "deliveries", id]) => self.detail(id.parse().unwrap()),
-            ("POST", ["7", "deliveries", _, "attempts"]) => reply(202, &[], "{}".to_owned()),
+            ("POST", ["7", "deliveries", id, "attempts"]) => {
+                if self.too_old.contains(&id.parse().unwrap()) {
+                    return refuse(422, "Delivery is too old to be redelivered");
+                }
+                reply(202, &[], "{}".to_owned())
+            }
             ("POST", ["7", "events", _, "resend"]) => {
                 reply(201, &[], r#"{"response_status":200}"#.to_owned())
             }
