@@ -98,10 +98,9 @@ impl GithubArgs {
         let (account, typed) = match (&self.app_id, typed) {
             (Some(_), typed) => (Account::App, typed),
             (None, [name, typed @ ..]) => {
-                let account = Account::on_github(name);
-                let account =
-                    account.with_context(|| format!("{name:?} is not OWNER/REPO or OWNER"));
-                (account.map_err(Failure::Usage)?, typed)
+                // It may be a URL with a token, out of its place.
+                let wrong = || usage("the first argument is neither OWNER/REPO nor OWNER");
+                (Account::on_github(name).ok_or_else(wrong)?, typed)
             }
             (None, []) => return Err(usage("say whose webhook: OWNER/REPO, OWNER, or --app-id")),
         };

@@ -238,6 +238,8 @@ impl ServeArgs {
         let tls = &self.tls;
         Settings {
             public_url: server.public_url.clone(),
+            open_channels: server.open_channels,
+            channels_token: server.channels_token,
             origins: server.origins.clone(),
             cors_origin: server.cors_origin.clone(),
             deduplicate: server.deduplicate.map(|Span(window)| window),

@@ -11,7 +11,9 @@
 
 mod address_guard;
 pub mod admin;
+mod base_url;
 mod call;
+mod channels;
 mod configuration;
 mod connection;
 mod cors;
@@ -59,7 +61,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
-use hookbot_protocol::{DenyList, Token};
+use hookbot_protocol::DenyList;
 use hookbot_routers::{Bodies, Router};
 use hookbot_signatures::Scheme;
 use tokio::task::spawn_blocking;
@@ -73,6 +75,7 @@ use crate::config::{Config, ConfigError};
 pub use address_guard::{AddressGuard, ForbiddenAddress};
 pub use call::CallSettings;
 use call::Exchange;
+use channels::Responders;
 pub use configuration::{ConfigFile, Configuration};
 use deliveries::Board;
 pub use deliveries::{
@@ -89,7 +92,7 @@ pub(crate) use places::DOOR;
 use places::Places;
 pub use proxies::{ForwardedHeader, ForwardedHeaderError, TrustedProxies};
 pub use rate::{Period, Rate, RateError};
-use roster::Roster;
+use roster::{Pass, Roster};
 pub use routing::Routing;
 use rules::Rulebook;
 pub use rules::Rules;
@@ -125,6 +128,7 @@ struct State {
     /// What the file of revoked tokens says.
     revoked: ArcSwap<DenyList>,
     roster: Arc<Roster>,
+    responders: Arc<Responders>,
     exchange: Arc<Exchange>,
     token_uses: TokenUses,
     memory: Memory,
@@ -180,6 +184,7 @@ impl Server {
             changing: tokio::sync::Mutex::new(()),
             revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
             roster: Arc::default(),
+            responders: Arc::default(),
             exchange: Arc::default(),
             token_uses,
             memory: Memory::default(),
@@ -376,8 +381,8 @@ impl Control {
         let reviewing = spawn_blocking(move || {
             let book = state.book.load_full();
             state.roster.review(|own| {
-                state.may_stay(&own.token, own.address)
-                    && (!keys_changed || book.still_grants(&own.path, &own.token))
+                state.may_stay(&own.pass, own.address)
+                    && (!keys_changed || book.still_grants(&own.path, &own.pass))
             })
         });
         match reviewing.await {
@@ -420,11 +425,14 @@ impl State {
         }
     }
 
-    /// Whether one who has subscribed with this token, from there, is still welcome.
-    fn may_stay(&self, token: &Token, address: Option<IpAddr>) -> bool {
+    /// Whether one who has come with this, from there, is still welcome.
+    fn may_stay(&self, pass: &Pass, address: Option<IpAddr>) -> bool {
         let rules = &self.book.load().rules;
         let peer = address.map_or(Peer::Local, |ip| Peer::Ip((ip, 0).into()));
-        let is_denied = rules.denied.denies(token) || self.revoked.load().denies(token);
+        let is_denied = match pass {
+            Pass::Token(token) => rules.denied.denies(token) || self.revoked.load().denies(token),
+            Pass::Channel(_) => false,
+        };
         !is_denied && rules.admits(peer).is_ok()
     }
 

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::{info, warn};
 
 use super::State;
+use super::channels::masked;
 use super::metrics::{Counted, Metrics};
 use super::roster::Seat;
 use super::socket::{Frame, Received, Socket, close_code};
@@ -130,7 +131,7 @@ impl Subscriber {
             socket.close(code, reason).await;
         }
         let Self { peer, seat, .. } = self;
-        let path = seat.path();
+        let path = masked(seat.path());
         let (delivered, seconds) = (line.delivered, began.elapsed().as_secs_f32());
         info!(target: "hookbot::request", %peer, ?path, delivered, seconds, reason, "subscriber gone");
     }
@@ -266,7 +267,7 @@ impl Subscriber {
                 }
                 Poll::Ready(Err(missing)) => {
                     let Self { peer, seat, .. } = self;
-                    let path = seat.path();
+                    let path = masked(seat.path());
                     warn!(%peer, ?path, %missing, "a subscriber misses messages");
                     metrics.gaps.inc();
                     match (form, &missing) {
