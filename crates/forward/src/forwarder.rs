@@ -39,8 +39,10 @@ pub struct Settings {
     pub first_pause: Duration,
     /// The longest pause of all.
     pub last_pause: Duration,
-    /// After so many failures in a row the target is only asked now and then.
+    /// After so many failures in a row the target is only asked now and then,
     pub patience: u32,
+    /// if they took so long together.
+    pub patience_span: Duration,
     /// How often it is asked then, at least.
     pub probe: Duration,
     /// How large the messages may be together that are read and not dealt with, in bytes. The last
@@ -60,6 +62,7 @@ impl Default for Settings {
             first_pause: Duration::from_millis(100),
             last_pause: Duration::from_secs(30),
             patience: 5,
+            patience_span: Duration::from_secs(2),
             probe: Duration::from_secs(5),
             ahead: 32 << 20,
             grace: Duration::from_secs(10),
@@ -124,7 +127,7 @@ impl Forwarder {
             settings: &settings,
             letters: letters.as_ref(),
             tell: &tell,
-            breaker: Breaker::new(settings.patience, settings.probe),
+            breaker: Breaker::new(settings.patience, settings.patience_span, settings.probe),
             stop: stop.child_token(),
         };
         let mut books = Books::new(place, settings.ahead, &tell);
@@ -367,7 +370,7 @@ impl Offering<'_> {
                 }
                 Verdict::Never => self.park(message, *attempt, &answer).await,
                 Verdict::NotNow if has_enough => {
-                    self.breaker.fail(answer.retry_after);
+                    self.breaker.fail(answer.retry_after, self.pause(*attempt));
                     self.park(message, *attempt, &answer).await
                 }
                 Verdict::NotNow => None,
@@ -385,13 +388,8 @@ impl Offering<'_> {
 
     /// Waits before the next attempt, as far as the breaker does not do that.
     async fn rest(&self, message: &Message, attempt: u32, answer: &Answer) {
-        let Settings {
-            first_pause,
-            last_pause,
-            ..
-        } = *self.settings;
-        let failure = self.breaker.fail(answer.retry_after);
-        let own = pause(first_pause, last_pause, attempt);
+        let own = self.pause(attempt);
+        let failure = self.breaker.fail(answer.retry_after, own);
         let again = failure.wait.unwrap_or(own);
         (self.tell)(&Told::Failed {
             message,
@@ -405,6 +403,11 @@ impl Offering<'_> {
         if failure.wait.is_none() {
             sleep(own).await;
         }
+    }
+
+    /// How long a message waits by itself behind this attempt.
+    fn pause(&self, attempt: u32) -> Duration {
+        pause(self.settings.first_pause, self.settings.last_pause, attempt)
     }
 
     /// Puts a message aside, if there is room for it.
