@@ -42,5 +42,6 @@ mod sources;
 mod support;
 mod tls;
 mod tokens;
+mod tunnel_command;
 mod tunnel_model;
 mod tunnel_traps;
