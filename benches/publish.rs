@@ -5,8 +5,8 @@
 //! each of 1, 16 and 256 connections, and prints a table. `-- --seconds 10` makes each row longer.
 //! Client and server share the processors, so the figures are for comparing, not for boasting.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+mod program;
+
 use std::time::{Duration, Instant};
 
 use hookbot_protocol::{Key, Scope};
@@ -14,43 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-const KEY: &str = "a key for benchmarks alone";
-
-/// The program, killed when dropped.
-struct Program {
-    child: Child,
-    address: String,
-}
-
-impl Program {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hookbot"))
-            .args(["serve", "--bind", "127.0.0.1:0"])
-            .args(arguments)
-            .env("HOOKBOT_KEY", KEY)
-            .env("RUST_LOG", "info,hookbot::request=off")
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let stderr = child.stderr.take().expect("it was asked for");
-        let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
-        let address = lines
-            .find_map(|line| Some(line.split_once("Listening on ")?.1.to_owned()))
-            .expect("it says where it listens");
-        // Nobody may block it by not reading.
-        std::thread::spawn(move || lines.for_each(drop));
-        let address = address.split(' ').next().unwrap_or_default().to_owned();
-        Self { child, address }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use program::{KEY, Program};
 
 /// What one row of the table says.
 struct Row {

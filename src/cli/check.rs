@@ -23,10 +23,16 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
         1 => "1 route".to_owned(),
         number => format!("{number} routes"),
     };
+    let deliveries = match config.deliveries.len() {
+        0 => String::new(),
+        1 => ", 1 delivery".to_owned(),
+        number => format!(", {number} deliveries"),
+    };
     let sources = match config.sources.len() {
         0 => String::new(),
         1 => ", 1 source".to_owned(),
         number => format!(", {number} sources"),
     };
-    output::line(&format!("{}: good, {routes}{sources}", args.file.display()))
+    let file = args.file.display();
+    output::line(&format!("{file}: good, {routes}{sources}{deliveries}"))
 }

@@ -29,7 +29,8 @@ pub(super) struct ListenArgs {
     url: String,
 
     /// Print one JSON object a message: topic, and body, or body_base64 where that is not UTF-8,
-    /// and what else the server tells of it.
+    /// and what else the server tells of it, such as the cursor, headers, source, verified_by, or
+    /// why it was refused or parked.
     #[arg(long)]
     json: bool,
 

@@ -2,15 +2,22 @@
 
 mod check;
 mod completion;
+mod dead;
+mod deliveries;
+mod delivery;
+mod forward;
 mod input;
 mod listen;
 mod log;
 mod make_tokens;
 mod man;
 mod output;
+mod provider;
 mod publish;
+mod reconcile;
 mod remote;
 mod replay;
+mod resend;
 mod route;
 mod route_github;
 mod running;
@@ -20,6 +27,7 @@ mod sources;
 mod tunnel;
 mod verify;
 mod webhook;
+mod when;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -86,13 +94,18 @@ enum Command {
     MakeTokens(make_tokens::MakeTokensArgs),
     Listen(listen::ListenArgs),
     Publish(publish::PublishArgs),
+    #[command(visible_alias = "client")]
+    Forward(Box<forward::ForwardArgs>),
+    Dead(dead::DeadArgs),
     Tunnel(Box<tunnel::TunnelArgs>),
     Replay(Box<replay::ReplayArgs>),
+    Reconcile(reconcile::ReconcileArgs),
     RouteGithub(route_github::RouteGithubArgs),
     Route(route::RouteArgs),
     Check(check::CheckArgs),
     Log(log::LogArgs),
     Sources(sources::SourcesArgs),
+    Deliveries(deliveries::DeliveriesArgs),
     Verify(Box<verify::VerifyArgs>),
     Sign(Box<sign::SignArgs>),
     Completion(completion::CompletionArgs),
@@ -120,6 +133,12 @@ enum Failure {
     /// The configuration file is wrong.
     #[error("{0}")]
     Config(ConfigError),
+    /// Deliveries were missing, and are not any more.
+    #[error("{0}")]
+    Missing(String),
+    /// The last target has said that it wants no more.
+    #[error("every target has answered 410 Gone, so there is nobody left to forward to")]
+    Gone,
     /// Everything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -135,6 +154,8 @@ impl Failure {
             Self::Timeout(_) => 5,
             Self::Damaged(_) => 6,
             Self::Config(_) => 7,
+            Self::Missing(_) => 8,
+            Self::Gone => 9,
         }
     }
 }
@@ -189,7 +210,9 @@ Exit codes:
   4  the server can't be reached or was lost
   5  not done within --timeout
   6  messages on disk are damaged
-  7  the configuration file is wrong";
+  7  the configuration file is wrong
+  8  reconcile found that deliveries were missing
+  9  every target of forward is gone (410)";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -207,6 +230,10 @@ pub fn main() -> ExitCode {
     start_log(cli.global.log_format);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure @ Failure::Missing(_)) => {
+            anstream::eprintln!("{failure}");
+            failure.code().into()
+        }
         Err(failure) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();
             anstream::eprintln!("{style}error:{style:#} {failure}");
@@ -222,13 +249,17 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::MakeTokens(args) => make_tokens::run(&global.keys, &args),
         Command::Listen(args) => listen::run(&args),
         Command::Publish(args) => publish::run(&args),
+        Command::Forward(args) => forward::run(&args),
+        Command::Dead(args) => dead::run(&args),
         Command::Tunnel(args) => tunnel::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Reconcile(args) => reconcile::run(&args),
         Command::RouteGithub(args) => route_github::run(&global, &args),
         Command::Route(args) => route::run(&global, &args),
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Sources(args) => sources::run(&args),
+        Command::Deliveries(args) => deliveries::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Completion(args) => completion::run(&args),

@@ -30,19 +30,35 @@ impl RemoteArgs {
     /// The endpoint that `url` means, with these headers and certificates.
     pub(super) fn endpoint(&self, url: &str) -> Result<Endpoint, Failure> {
         let mut endpoint = Endpoint::new(url)?;
-        for header in &self.headers {
-            let Some((name, value)) = header.split_once(':') else {
-                let error = anyhow!("--header {header:?} is not of the form NAME: VALUE");
-                return Err(Failure::Usage(error));
-            };
-            endpoint = endpoint.header(name.trim(), value.trim()).map_err(usage)?;
+        for (name, value) in self.headers()? {
+            endpoint = endpoint.header(name, value).map_err(usage)?;
         }
-        if let Some(file) = &self.ca {
-            let pem =
-                std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-            endpoint = endpoint.ca(&pem.map_err(Failure::Usage)?).map_err(usage)?;
+        if let Some(pem) = self.ca()? {
+            endpoint = endpoint.ca(&pem).map_err(usage)?;
         }
         Ok(endpoint)
+    }
+
+    /// The headers to send along.
+    pub(super) fn headers(&self) -> Result<Vec<(&str, &str)>, Failure> {
+        let pairs = self.headers.iter().map(|header| {
+            let pair = header.split_once(':');
+            let pair = pair.map(|(name, value)| (name.trim(), value.trim()));
+            pair.ok_or_else(|| {
+                let error = anyhow!("--header {header:?} is not of the form NAME: VALUE");
+                Failure::Usage(error)
+            })
+        });
+        pairs.collect()
+    }
+
+    /// The certificates to trust besides the system's, PEM.
+    pub(super) fn ca(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let read = |file: &PathBuf| {
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+        };
+        let pem = self.ca.as_ref().map(read).transpose();
+        pem.map_err(Failure::Usage)
     }
 }
 

@@ -20,13 +20,18 @@ pub(super) struct RunningArgs {
 }
 
 impl RunningArgs {
+    /// The server's folder.
+    pub(super) fn folder(&self) -> Result<PathBuf, Failure> {
+        Ok(data_dir(self.data_dir.as_deref())?)
+    }
+
     /// Asks a question, and hands over each line of the answer.
     pub(super) fn ask(
         &self,
         question: &Question,
         mut show: impl FnMut(Line) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let folder = data_dir(self.data_dir.as_deref())?;
+        let folder = self.folder()?;
         block_on(async {
             let (out, mut lines) = mpsc::channel(64);
             let asking = async {

@@ -176,7 +176,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
             server = server.with_router(Arc::new(github(global)?));
         }
         if let Some((file, config)) = config {
-            server = server.with_configuration(file, config);
+            server = server.with_configuration(file, config)?;
         }
         announce(&listeners, args.tls.tls_cert.is_some())?;
         let stop = CancellationToken::new();
@@ -238,6 +238,8 @@ impl ServeArgs {
         let tls = &self.tls;
         Settings {
             public_url: server.public_url.clone(),
+            open_channels: server.open_channels,
+            channels_token: server.channels_token,
             origins: server.origins.clone(),
             cors_origin: server.cors_origin.clone(),
             deduplicate: server.deduplicate.map(|Span(window)| window),

@@ -16,7 +16,7 @@ pub fn data_dir(given: Option<&Path>) -> Result<PathBuf, NoDataDir> {
 
 /// Where programs keep their state: `XDG_STATE_HOME` or its default (XDG Base Directory
 /// Specification), or what Apple has in its place.
-fn state_dir() -> Option<PathBuf> {
+pub(crate) fn state_dir() -> Option<PathBuf> {
     let named = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     named.filter(|folder| folder.is_absolute()).or_else(|| {
         let below = if cfg!(target_os = "macos") {

@@ -9,17 +9,19 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use hookbot_routers::{Cycle, Fault, Part, Route, Rule};
+use hookbot_protocol::Filter;
+use hookbot_routers::{Cycle, Fault, Part, Route, Router, Rule};
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::server::NetworksError;
 
-use super::problem::{Problem, Problems};
+use super::problem::{Flaw, Problem, Problems};
 use super::route_table::RouteTable;
 use super::server_table::ServerTable;
 use super::source_table::SourceTableError;
-use super::{LimitsTable, SourceTable, TokensTable, table};
+use super::{DeliverTable, DeliverTableError, LimitsTable, SourceTable, TokensTable, table};
 
 /// What a file says, checked.
 #[derive(Debug, Default)]
@@ -34,6 +36,8 @@ pub struct Config {
     pub sources: Vec<SourceTable>,
     /// `[[route]]`, in their order.
     pub routes: Vec<Rule>,
+    /// `[[deliver]]`, in their order, whose secrets have not been looked for.
+    pub deliveries: Vec<DeliverTable>,
 }
 
 impl Config {
@@ -49,6 +53,17 @@ impl Config {
             source,
         })?;
         Ok(Self::parse(&file.display().to_string(), &text, github)?)
+    }
+
+    /// Topics that this rule reads, on which nobody can know what is GitHub's though it has to: it
+    /// has no secret, and no source is for them.
+    #[must_use]
+    pub fn unverified(&self, rule: &Rule) -> Option<Filter> {
+        let mut topics = rule.topics().into_iter().filter(|_| rule.lacks_secret());
+        topics.find(|topics| {
+            let mut sources = self.sources.iter();
+            !sources.any(|source| source.verifies_github(topics))
+        })
     }
 
     /// Checks the text of a file.
@@ -92,6 +107,13 @@ impl Config {
                         key.span(),
                         "there may be many routes: write [[route]]",
                     )),
+                    ("deliver", DeValue::Array(list)) => {
+                        config.deliveries = deliveries(list.iter(), &mut problems);
+                    }
+                    ("deliver", _) => problems.push(Problem::new(
+                        key.span(),
+                        "there may be many deliveries: write [[deliver]]",
+                    )),
                     (name, _) => problems.push(stray(key.span(), name)),
                 }
             }
@@ -105,7 +127,7 @@ impl Config {
 }
 
 /// The tables that a file may have.
-pub(super) const TABLES: [&str; 5] = ["server", "limits", "tokens", "source", "route"];
+pub(super) const TABLES: [&str; 6] = ["server", "limits", "tokens", "source", "route", "deliver"];
 
 /// A key outside of all tables.
 fn stray(place: Range<usize>, name: &str) -> Problem {
@@ -131,20 +153,10 @@ fn sources<'a, 'i: 'a>(
 ) -> Vec<SourceTable> {
     let mut sources: Vec<SourceTable> = Vec::new();
     for item in list {
-        let DeValue::Table(keys) = item.get_ref() else {
-            problems.push(Problem::new(item.span(), "a source is a table"));
+        let check = |source: &_| SourceTable::shape(source).err();
+        let Some((source, place)) = checked(item, "a source is a table", check, problems) else {
             continue;
         };
-        let place = |key| table::place(keys, key, None).unwrap_or_else(|| item.span());
-        let before = problems.len();
-        let source: SourceTable = table::read(&Spanned::new(item.span(), keys.clone()), problems);
-        if problems.len() > before {
-            // What could not be read is not what is missing.
-            continue;
-        }
-        if let Err(flaw) = source.shape() {
-            problems.push(Problem::new(place(flaw.key), flaw.message));
-        }
         if sources.iter().any(|other| other.topic == source.topic) {
             let message = format!("there is another source for `{}`", source.topic);
             problems.push(Problem::new(place("topic"), message));
@@ -155,6 +167,52 @@ fn sources<'a, 'i: 'a>(
         sources.push(source);
     }
     sources
+}
+
+/// Every delivery, each checked alone, and then whether two have one name.
+fn deliveries<'a, 'i: 'a>(
+    list: impl Iterator<Item = &'a Spanned<DeValue<'i>>>,
+    problems: &mut Vec<Problem>,
+) -> Vec<DeliverTable> {
+    let mut deliveries: Vec<DeliverTable> = Vec::new();
+    for item in list {
+        let check = |delivery: &_| DeliverTable::shape(delivery).err();
+        let Some((delivery, place)) = checked(item, "a delivery is a table", check, problems)
+        else {
+            continue;
+        };
+        let name = delivery.name();
+        if deliveries.iter().any(|other| other.name() == name) {
+            let message = format!("there is another delivery `{name}`: give this one a name");
+            problems.push(Problem::new(place("name"), message));
+        }
+        deliveries.push(delivery);
+    }
+    deliveries
+}
+
+/// Reads and checks one table of a list. Also gives what tells the place of a key in it.
+fn checked<'a, 'i, T: DeserializeOwned + Default>(
+    item: &'a Spanned<DeValue<'i>>,
+    expected: &str,
+    flaw: fn(&T) -> Option<Flaw>,
+    problems: &mut Vec<Problem>,
+) -> Option<(T, impl Fn(&str) -> Range<usize> + use<'a, 'i, T>)> {
+    let DeValue::Table(keys) = item.get_ref() else {
+        problems.push(Problem::new(item.span(), expected));
+        return None;
+    };
+    let place = |key: &str| table::place(keys, key, None).unwrap_or_else(|| item.span());
+    let before = problems.len();
+    let read: T = table::read(&Spanned::new(item.span(), keys.clone()), problems);
+    if problems.len() > before {
+        // What could not be read is not what is missing.
+        return None;
+    }
+    if let Some(flaw) = flaw(&read) {
+        problems.push(Problem::new(place(flaw.key), flaw.message));
+    }
+    Some((read, place))
 }
 
 /// Every route, each checked alone, and then whether they lead in circles.
@@ -278,15 +336,22 @@ pub enum ConfigError {
     /// The file is wrong.
     #[error("{0}")]
     Wrong(#[from] Problems),
-    /// A route needs the secret, which no file has.
-    #[error("route `{route}` needs the secret GitHub signs with: set HOOKBOT_GITHUB_SECRET")]
+    /// A route reads what nothing verifies.
+    #[error(
+        "route `{route}` reads {topics}, where no [[source]] has `provider = \"github\"`: add one, or set HOOKBOT_GITHUB_SECRET to the secret GitHub signs with"
+    )]
     NoSecret {
         /// Which one.
         route: String,
+        /// What it reads.
+        topics: Filter,
     },
     /// A source lacks a secret or a list of addresses.
     #[error("{0}")]
     Source(#[from] SourceTableError),
+    /// A delivery lacks a secret, a header or a certificate.
+    #[error("{0}")]
+    Delivery(#[from] DeliverTableError),
     /// A list of addresses can't be had.
     #[error("[limits]: {0}")]
     Addresses(#[from] NetworksError),
@@ -305,9 +370,11 @@ impl ConfigError {
         match self {
             Self::Wrong(problems) => problems.brief(),
             Self::Read { source, .. } => format!("{self}: {source}"),
-            Self::NoSecret { .. } | Self::Source(_) | Self::Addresses(_) | Self::Taken { .. } => {
-                self.to_string()
-            }
+            Self::NoSecret { .. }
+            | Self::Source(_)
+            | Self::Delivery(_)
+            | Self::Addresses(_)
+            | Self::Taken { .. } => self.to_string(),
         }
     }
 }
@@ -363,6 +430,49 @@ mod tests {
     }
 
     #[test]
+    fn the_preset_for_github_needs_a_secret_or_a_source_that_verifies() {
+        let unverified = |source: &str, from: &str, secret| {
+            let route = format!("[[route]]\nname = 'r'\npreset = 'github'\nfrom = {from}\n");
+            let config = Config::parse("f", &(route + source), secret).unwrap();
+            config
+                .unverified(&config.routes[0])
+                .map(|topics| topics.to_string())
+        };
+        let source = |topic: &str, more: &str| {
+            format!("[[source]]\ntopic = '{topic}'\nsecrets = 's'\n{more}")
+        };
+        let github = "provider = 'github'\n";
+        let (here, below) = ("'/unsafe/github.com/'", "'/unsafe/github.com/org/a'");
+        let both = "['/unsafe/github.com/', 'in/']";
+        for (source, from, expected) in [
+            (source("/unsafe/github.com/", github), here, None),
+            (source("/unsafe/github.com/org/a", github), here, None),
+            (source("/unsafe/github.com/", github), below, None),
+            (
+                source("/unsafe/", &format!("{github}promote = 'in/'")),
+                "'in/x'",
+                None,
+            ),
+            (
+                source("/unsafe/github.com/", &format!("{github}promote = 'in/'")),
+                here,
+                Some("/unsafe/github.com/"),
+            ),
+            (source("/unsafe/github.com/", github), both, Some("in/")),
+            (
+                source("/unsafe/github.com/", "provider = 'gitea'"),
+                here,
+                Some("/unsafe/github.com/"),
+            ),
+            (String::new(), here, Some("/unsafe/github.com/")),
+        ] {
+            let found = unverified(&source, from, None);
+            assert_eq!(found.as_deref(), expected, "{source} {from}");
+            assert_eq!(unverified(&source, from, Some(b"s")), None);
+        }
+    }
+
+    #[test]
     fn each_mistake_is_told_with_its_line_and_column() {
         let route = "[[route]]\nname = 'x'\n";
         for (text, expected) in [
@@ -406,6 +516,21 @@ mod tests {
                 "[[source]]\ntopic = 'a'\n[[source]]\ntopic = 'a'",
                 "f:4:9: there is another",
             ),
+            (
+                "[[deliver]]\ntopic = 'a'\nurll = 'b'",
+                "f:3:1: unknown key `urll`",
+            ),
+            (
+                "[[deliver]]\ntopic = 'a'\nurl = 'http://10.0.0.1/'",
+                "f:3:7: 10.0.0.1 is private: add it to `allow`",
+            ),
+            (
+                "[[deliver]]\ntopic = 'a'\nurl = 'http://x/'\n[[deliver]]\ntopic = 'a'\nurl = 'http://x/'",
+                "f:4:1: there is another delivery `x-",
+            ),
+            ("[[deliver]]", "f:1:1: a delivery reads a topic"),
+            ("[deliver]", "f:1:2: there may be many deliveries"),
+            ("deliver = [1]", "f:1:12: a delivery is a table"),
             ("[route]", "f:1:2: there may be many routes"),
             ("route = [1]", "f:1:10: a route is a table"),
             ("[server\na = 1", "f:1:8: "),

@@ -43,9 +43,25 @@ pub struct LimitsTable {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_subscribers: Option<usize>,
 
-    /// How many subscribers may use one token.
+    /// How many subscribers may use one token, or one channel.
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_subscribers_per_token: Option<usize>,
+
+    /// How often one address may have a new channel; 60/h by default.
+    #[arg(long, value_name = "RATE", help_heading = "Channels")]
+    #[serde(deserialize_with = "parsed")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub new_channel_rate: Option<Rate>,
+
+    /// How often one channel may be sent to; 100/s by default.
+    #[arg(long, value_name = "RATE", help_heading = "Channels")]
+    #[serde(deserialize_with = "parsed")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub channel_rate: Option<Rate>,
+
+    /// How many channels may have a client at once; 10000 by default.
+    #[arg(long, value_name = "N", help_heading = "Channels")]
+    pub max_channels: Option<usize>,
 
     /// How much memory the process may take before nothing new is let in; on Linux alone.
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
@@ -111,6 +127,9 @@ impl LimitsTable {
             max_subscribers_per_token: self
                 .max_subscribers_per_token
                 .or(other.max_subscribers_per_token),
+            new_channel_rate: self.new_channel_rate.or(other.new_channel_rate),
+            channel_rate: self.channel_rate.or(other.channel_rate),
+            max_channels: self.max_channels.or(other.max_channels),
             max_memory: self.max_memory.or(other.max_memory),
             trusted_proxies: list(self.trusted_proxies, other.trusted_proxies),
             forwarded_header: self.forwarded_header.or(other.forwarded_header),
@@ -143,6 +162,9 @@ impl LimitsTable {
         rules.topic_rate = self.topic_rate;
         rules.max_subscribers = self.max_subscribers;
         rules.max_subscribers_per_token = self.max_subscribers_per_token;
+        rules.new_channel_rate = self.new_channel_rate.unwrap_or(Rules::NEW_CHANNEL_RATE);
+        rules.channel_rate = self.channel_rate.unwrap_or(Rules::CHANNEL_RATE);
+        rules.max_channels = self.max_channels.unwrap_or(Rules::MAX_CHANNELS);
         Ok(())
     }
 }

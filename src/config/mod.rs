@@ -3,6 +3,7 @@
 //! A flag wins over the environment, and that over the file. Secrets never print; see [`Secret`].
 
 mod data_dir;
+mod deliver_table;
 mod file;
 mod keys;
 mod limits_table;
@@ -19,7 +20,9 @@ mod table;
 mod text;
 mod tokens_table;
 
+pub(crate) use data_dir::state_dir;
 pub use data_dir::{NoDataDir, data_dir};
+pub use deliver_table::{DeliverTable, DeliverTableError, FromName, PathModeName};
 pub use file::{Config, ConfigError};
 pub(crate) use keys::without_newline;
 pub use keys::{KeyArgs, KeyError, Secret};

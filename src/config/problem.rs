@@ -26,6 +26,13 @@ impl Problem {
     }
 }
 
+/// Why a table is not what it is for, and which of its keys says so.
+#[derive(Debug)]
+pub(super) struct Flaw {
+    pub(super) key: &'static str,
+    pub(super) message: String,
+}
+
 /// Everything that is wrong with a file. It prints with the lines in question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {

@@ -16,7 +16,7 @@ use super::file::{Config, TABLES};
 use super::route_table::RouteTable;
 use super::server_table::ServerTable;
 use super::table::field_names;
-use super::{LimitsTable, SignatureTable, SourceTable, TokensTable};
+use super::{DeliverTable, LimitsTable, SignatureTable, SourceTable, TokensTable};
 
 /// A type's fields with their descriptions, in their order.
 fn fields<T: JsonSchema + DeserializeOwned>() -> Vec<(&'static str, Value)> {
@@ -84,6 +84,10 @@ fn without_flags<T: JsonSchema + DeserializeOwned>() -> String {
     for (name, schema) in fields::<T>() {
         let kind = match name {
             "preset" => "`\"github\"`",
+            "from" if fields::<T>().iter().any(|(name, _)| *name == "url") => {
+                "`\"now\"` or `\"start\"`"
+            }
+            "path_mode" => "`\"drop\"` or `\"keep\"`",
             "on_fail" => "`\"reject\"` or `\"quarantine\"`",
             "signature" | "reply" => "a table",
             _ => kind(&schema),
@@ -111,6 +115,7 @@ fn renewed(page: &str) -> String {
         ("source", without_flags::<SourceTable>()),
         ("signature", without_flags::<SignatureTable>()),
         ("route", without_flags::<RouteTable>()),
+        ("deliver", without_flags::<DeliverTable>()),
         ("names", names()),
     ] {
         let begin = format!("<!-- {mark} -->\n");

@@ -40,7 +40,8 @@ pub struct RouteTable {
     pub unverified: bool,
 
     /// What the route does, instead of `to`, `body` and `headers`. `"github"`: what `--router
-    /// github` does; it reads `/unsafe/github.com/` and needs the secret that GitHub signs with.
+    /// github` does. It reads `/unsafe/github.com/`, and needs a source there with `provider =
+    /// "github"`, or else the secret that GitHub signs with.
     pub preset: Option<PresetName>,
 }
 

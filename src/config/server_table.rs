@@ -19,6 +19,15 @@ pub struct ServerTable {
     #[arg(long, env = "HOOKBOT_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
 
+    /// Serve the clients of smee, gosmee and webhook-over-websocket: whoever knows a channel's id
+    /// may send to it and listen.
+    #[arg(long, help_heading = "Channels")]
+    pub open_channels: bool,
+
+    /// Give new channels only to those who have a token for /smee/new or /new.
+    #[arg(long, help_heading = "Channels")]
+    pub channels_token: bool,
+
     /// Another origin whose pages may connect with a browser's password, * for any; may be
     /// repeated.
     #[arg(long = "origin", value_name = "ORIGIN")]
@@ -133,6 +142,8 @@ impl ServerTable {
         };
         Self {
             public_url: self.public_url.or(other.public_url),
+            open_channels: self.open_channels || other.open_channels,
+            channels_token: self.channels_token || other.channels_token,
             origins,
             cors_origin: self.cors_origin.or(other.cors_origin),
             deduplicate: self.deduplicate.or(other.deduplicate),

@@ -6,6 +6,7 @@ use hookbot_signatures::{Algorithm, Encoding, Generic, Provider, Scheme, Secret}
 use http::StatusCode;
 use serde::Deserialize;
 
+use super::problem::Flaw;
 use super::secret_text::{self, Found, NotFound};
 use super::text::parsed;
 use super::{Span, Texts};
@@ -157,17 +158,18 @@ impl Default for ReplyTable {
     }
 }
 
-/// Why a table is no source, and which of its keys says so.
-#[derive(Debug)]
-pub(super) struct Flaw {
-    pub(super) key: &'static str,
-    pub(super) message: String,
-}
-
 impl SourceTable {
     /// What the source is called.
     pub(super) fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.topic)
+    }
+
+    /// Whether there may be messages on these topics that it has verified as GitHub's.
+    pub(super) fn verifies_github(&self, topics: &Filter) -> bool {
+        self.provider.as_deref() == Some(Provider::Github.name())
+            && self
+                .shape()
+                .is_ok_and(|source| source.publishes().meets(topics))
     }
 
     /// The source without its secrets, and without the addresses that are in files: what can be

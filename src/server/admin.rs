@@ -1,4 +1,4 @@
-//! Questions about the log and the sources, asked by whoever may open the log's folder.
+//! Questions about the log, the sources and the deliveries, asked by whoever may open the log's folder.
 //!
 //! A running server answers them on a unix socket in the folder; of a stopped one those about the
 //! log are answered by the program itself. One line of JSON asks, lines of JSON answer.
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::State;
+use super::deliveries::{DeliveryReport, Retried};
 use super::gate::Gate;
 use super::token_uses::PreviousUse;
 
@@ -47,6 +48,15 @@ pub enum Question {
     },
     /// What came by each source, which secrets matched, and who uses previous keys.
     Sources,
+    /// How each delivery is doing.
+    Deliveries,
+    /// Offer messages again that a delivery has put aside.
+    Retry {
+        /// Its name.
+        delivery: String,
+        /// Their ids.
+        letters: Vec<u64>,
+    },
 }
 
 /// A line of an answer.
@@ -65,6 +75,10 @@ pub enum Line {
     Trimmed(u64),
     /// A source.
     Source(SourceReport),
+    /// A delivery.
+    Delivery(DeliveryReport),
+    /// What became of a message that was offered again.
+    Retried(Retried),
     /// A token of a previous key that is still in use.
     PreviousKey(PreviousUse),
     /// The question could not be answered.
@@ -144,6 +158,31 @@ async fn sources(state: &State, out: &Sender<Line>) -> Result<(), Gone> {
     Ok(())
 }
 
+/// Tells of each delivery.
+async fn deliveries(state: &State, out: &Sender<Line>) -> Result<(), Gone> {
+    for report in state.deliveries.reports() {
+        send(out, Line::Delivery(report)).await?;
+    }
+    Ok(())
+}
+
+/// Offers messages again, one after the other.
+async fn retry(
+    state: &State,
+    delivery: &str,
+    letters: Vec<u64>,
+    out: &Sender<Line>,
+) -> Result<(), Gone> {
+    for letter in letters {
+        let line = match state.deliveries.retry(delivery, letter).await {
+            Ok(retried) => Line::Retried(retried),
+            Err(error) => Line::Error(error),
+        };
+        send(out, line).await?;
+    }
+    Ok(())
+}
+
 /// Answers a question; stops when nobody listens.
 pub async fn answer(log: &dyn Log, question: Question, out: &Sender<Line>) {
     let answered = match question {
@@ -161,8 +200,8 @@ pub async fn answer(log: &dyn Log, question: Question, out: &Sender<Line>) {
             Ok(filter) => read(log, filter, Offset(from), limit, out).await,
         },
         Question::Verify => verify(log, out).await,
-        Question::Sources => {
-            let reason = "no server is running here that could tell";
+        Question::Sources | Question::Deliveries | Question::Retry { .. } => {
+            let reason = "no server is running here";
             send(out, Line::Error(reason.to_owned())).await
         }
     };
@@ -311,12 +350,18 @@ async fn converse(state: &State, stream: UnixStream) -> io::Result<()> {
         match asked {
             Ok(question) => {
                 info!(?question, "asked");
-                if question == Question::Sources {
-                    // Nobody is there to be told.
-                    let _ = sources(state, &out).await;
-                } else {
-                    answer(&*state.broker.log(), question, &out).await;
-                }
+                // Nobody is there to be told.
+                let _ = match question {
+                    Question::Sources => sources(state, &out).await,
+                    Question::Deliveries => deliveries(state, &out).await,
+                    Question::Retry { delivery, letters } => {
+                        retry(state, &delivery, letters, &out).await
+                    }
+                    question => {
+                        answer(&*state.broker.log(), question, &out).await;
+                        Ok(())
+                    }
+                };
             }
             Err(error) => {
                 let _ = send(&out, Line::Error(error.to_string())).await;

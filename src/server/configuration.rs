@@ -12,14 +12,15 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
+use super::deliveries::{Deliveries, Delivery};
 use super::fingerprint::Fingerprint;
 use super::routing::Routing;
 use super::rules::Rules;
 use super::source::Sources;
 use super::{Control, State};
 use crate::config::{
-    Config, ConfigError, LimitsTable, Secret, ServerTable, SourceTable, SourceTableError,
-    TokensTable,
+    Config, ConfigError, DeliverTable, LimitsTable, Secret, ServerTable, SourceTable,
+    SourceTableError, TokensTable,
 };
 
 /// Where the configuration is, and what it needs beside it.
@@ -49,8 +50,8 @@ impl ConfigFile {
         let config = Config::load(&self.file, github)?;
         for rule in &config.routes {
             let route = rule.name().to_owned();
-            if rule.lacks_secret() {
-                return Err(ConfigError::NoSecret { route });
+            if let Some(topics) = config.unverified(rule) {
+                return Err(ConfigError::NoSecret { route, topics });
             }
             if self.taken.contains(&route) {
                 return Err(ConfigError::Taken { route });
@@ -74,10 +75,18 @@ impl ConfigFile {
     }
 }
 
+/// The deliveries of a file, with their secrets.
+fn deliveries(config: &Config) -> Result<Vec<Delivery>, ConfigError> {
+    let tables = config.deliveries.iter();
+    let deliveries: Result<_, _> = tables.map(DeliverTable::delivery).collect();
+    Ok(deliveries?)
+}
+
 /// What the server does because of its file, at the moment.
 pub struct Configuration {
     state: Arc<State>,
     routing: Arc<Routing>,
+    deliveries: Deliveries,
     file: ConfigFile,
     at_start: AtStart,
     current: Mutex<Current>,
@@ -115,53 +124,63 @@ impl AtStart {
 
 struct Current {
     rules: Vec<Arc<Rule>>,
+    deliveries: Vec<Delivery>,
     /// Of the file that was read last, good or not.
     fingerprint: Fingerprint,
 }
 
 impl Configuration {
     /// What `config` says, which was read from `file`.
+    ///
+    /// # Errors
+    ///
+    /// When what a delivery needs can't be read.
     pub(super) fn new(
         state: Arc<State>,
         routing: Arc<Routing>,
         file: ConfigFile,
         config: Config,
-    ) -> Self {
+    ) -> Result<Self, ConfigError> {
         let at_start = AtStart::of(&config);
         let current = Current {
+            deliveries: deliveries(&config)?,
             rules: sharing(&state, config.routes).map(Arc::new).collect(),
             fingerprint: Fingerprint::of(&file.file),
         };
-        Self {
+        Ok(Self {
+            deliveries: Deliveries::new(state.clone()),
             state,
             routing,
             file,
             at_start,
             current: Mutex::new(current),
-        }
+        })
     }
 
-    /// Starts the routes.
+    /// Starts the routes and the deliveries.
     pub(super) async fn begin(&self) {
-        self.replace(&self.current.lock().await.rules).await;
+        let current = self.current.lock().await;
+        self.replace(&current.rules).await;
+        self.deliveries.replace(&current.deliveries).await;
     }
 
-    /// Reads the file again. One that is wrong is logged, and the routes stay as they are.
+    /// Reads the file again. One that is wrong is logged, and everything stays as it is.
     pub async fn reload(&self) {
         let mut current = self.current.lock().await;
         // Before it is read: a change that comes now is seen later.
         current.fingerprint = Fingerprint::of(&self.file.file);
         let loaded = self.file.load();
         let control = Control(self.state.clone());
+        let loaded = loaded.and_then(|config| Ok((deliveries(&config)?, config)));
         let loaded = match loaded {
-            Ok(config) => {
+            Ok((deliveries, config)) => {
                 let applied = control.update(|rules| self.file.apply(&config, rules));
-                applied.await.map(|()| config)
+                applied.await.map(|()| (deliveries, config))
             }
             Err(error) => Err(error),
         };
-        let config = match loaded {
-            Ok(config) => config,
+        let (deliveries, config) = match loaded {
+            Ok(loaded) => loaded,
             Err(error) => {
                 self.state.metrics.config_reload_failures.inc();
                 error!(file = %self.file.file.display(), error = %error.brief(), "the old configuration stays in use");
@@ -182,8 +201,10 @@ impl Configuration {
         let rules: Vec<_> = sharing(&self.state, config.routes).map(same).collect();
         self.replace(&rules).await;
         current.rules = rules;
+        self.deliveries.replace(&deliveries).await;
+        current.deliveries = deliveries;
         self.state.metrics.config_reloads.inc();
-        info!(file = %self.file.file.display(), routes = current.rules.len(), sources = config.sources.len(), "configuration loaded again");
+        info!(file = %self.file.file.display(), routes = current.rules.len(), sources = config.sources.len(), deliveries = current.deliveries.len(), "configuration loaded again");
     }
 
     async fn replace(&self, rules: &[Arc<Rule>]) {

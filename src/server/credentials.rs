@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hookbot_protocol::{DenyList, Grant, Headers, Keys, Path, Token};
+use hookbot_protocol::{DenyList, Grant, Headers, Keys, Name, Path, Token};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
@@ -119,6 +119,11 @@ impl Access {
         true
     }
 
+    /// What the token is called, if it has a name.
+    pub(super) fn token_name(&self) -> Option<Name> {
+        self.token.as_ref()?.name().cloned()
+    }
+
     /// The query as it was sent, without our token.
     pub(super) fn kept_query(&self, query: Option<&str>) -> String {
         let ours =
@@ -154,7 +159,9 @@ impl Access {
             let value = match self.masked(value.as_bytes()) {
                 Cow::Borrowed(_) => value.clone(),
                 // What a header could hold before, it can hold with stars in it.
-                Cow::Owned(masked) => HeaderValue::try_from(masked).unwrap_or(value.clone()),
+                Cow::Owned(masked) => {
+                    HeaderValue::try_from(masked).unwrap_or_else(|_| value.clone())
+                }
             };
             passed.append(name, value);
         }
@@ -204,6 +211,13 @@ fn from_authorization(value: &str) -> Option<(bool, &str, String)> {
     let decoded = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
     let user = decoded.split_once(':').map_or(&*decoded, |(user, _)| user);
     Some((true, rest, user.to_owned()))
+}
+
+/// Whether what `Authorization` says has the form of a token of ours, whatever it is good for.
+pub(super) fn is_like_ours(authorization: &[u8]) -> bool {
+    let text = str::from_utf8(authorization).ok();
+    let token = text.and_then(from_authorization);
+    token.is_some_and(|(_, _, token)| token.parse::<Token>().is_ok())
 }
 
 /// The `name=value` pairs of a query, as they were sent.

@@ -11,6 +11,7 @@ use http::header::{
     WWW_AUTHENTICATE,
 };
 
+use super::channels::BadResponse;
 use super::head::Flaw;
 use super::reply::{Reply, line};
 
@@ -45,8 +46,22 @@ pub(super) enum HttpError {
     ConnectionsOfAddress,
     #[error("there are as many subscribers as there may be")]
     Subscribers,
-    #[error("there are as many subscribers with this token as there may be")]
+    #[error("there are as many subscribers with this token or on this channel as there may be")]
     SubscribersOfToken,
+    #[error("there are as many channels in use as there may be")]
+    Channels,
+    #[error("nobody has been given such a channel")]
+    NoChannel,
+    #[error("the channel already has a client")]
+    ChannelTaken,
+    #[error("Client not connected")]
+    NoClient,
+    #[error("the client has gone, or could not take the request")]
+    ClientGone,
+    #[error("the client's answer is no response: {0}")]
+    BadAnswer(#[from] BadResponse),
+    #[error("channels for encrypted events are not offered here")]
+    Encrypted,
     #[error("the server has no memory to spare")]
     Memory,
     #[error("too many wrong tokens or signatures came from your address")]
@@ -110,7 +125,9 @@ impl HttpError {
             Self::Unauthorized | Self::Signature(_) => StatusCode::UNAUTHORIZED,
             Self::Origin | Self::Address => StatusCode::FORBIDDEN,
             Self::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::NoChannel | Self::NoClient => StatusCode::NOT_FOUND,
+            Self::ChannelTaken => StatusCode::CONFLICT,
+            Self::ClientGone | Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
             Self::Gone => StatusCode::GONE,
             Self::NotRead(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
@@ -130,6 +147,7 @@ impl HttpError {
             | Self::Memory
             | Self::Connections
             | Self::Subscribers
+            | Self::Channels
             | Self::NotReady
             | Self::NotKept(_)
             | Self::RespondersBusy => StatusCode::SERVICE_UNAVAILABLE,
@@ -152,6 +170,12 @@ impl HttpError {
             Self::Connections => "connections",
             Self::ConnectionsOfAddress => "connections_of_address",
             Self::Subscribers | Self::SubscribersOfToken => "subscribers",
+            Self::Channels => "channels",
+            Self::NoChannel | Self::Encrypted => "channel",
+            Self::ChannelTaken => "channel_taken",
+            Self::NoClient => "no_client",
+            Self::ClientGone => "client_gone",
+            Self::BadAnswer(_) => "bad_answer",
             Self::Memory => "memory",
             Self::Origin => "origin",
             Self::UnsafeHeader => "unsafe_header",
@@ -198,6 +222,7 @@ impl HttpError {
             | Self::ConnectionsOfAddress
             | Self::Subscribers
             | Self::SubscribersOfToken
+            | Self::Channels
             | Self::NotKept(_) => vec![(RETRY_AFTER, text("1"))],
             _ => Vec::new(),
         }

@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hookbot_broker::Missing;
-use hookbot_protocol::Epoch;
-use hookbot_protocol::event::{server_sent_gap, server_sent_ping};
+use hookbot_protocol::{Cursor, Epoch};
 use tokio::time::{Instant, Interval, Sleep, interval_at, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::{info, warn};
 
 use super::State;
+use super::channels::{Dialect, masked};
 use super::subscriber::{Subscriber, deadline};
 
 /// The events of one subscription, as they go into the response.
@@ -21,6 +21,7 @@ pub(super) struct EventStream {
     state: Arc<State>,
     subscriber: Subscriber,
     epoch: Epoch,
+    dialect: Dialect,
     /// What goes before the next message.
     notice: Option<Bytes>,
     pings: Interval,
@@ -31,16 +32,17 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
-    pub(super) fn new(state: &Arc<State>, mut subscriber: Subscriber) -> Self {
-        // Something must be sent for a client to know that it is connected.
-        let greeting = Bytes::from_static(b": connected\n\n");
-        let gap = subscriber.gap.take().map(|gap| server_sent_gap(&gap));
-        let notice = [greeting, gap.unwrap_or_default()].concat();
+    pub(super) fn new(state: &Arc<State>, mut subscriber: Subscriber, dialect: Dialect) -> Self {
+        let epoch = state.broker.epoch();
+        let offset = subscriber.subscription.next_offset().before();
+        let gap = subscriber.gap.take();
+        let notice = dialect.greeting(Cursor { epoch, offset }, gap.as_deref());
         let period = state.settings.ping_interval;
         Self {
             state: state.clone(),
-            epoch: state.broker.epoch(),
-            notice: Some(notice.into()),
+            epoch,
+            dialect,
+            notice: Some(notice),
             pings: interval_at(Instant::now() + period, period),
             expires: subscriber
                 .expires
@@ -69,16 +71,16 @@ impl EventStream {
             Poll::Ready(Ok(message)) => {
                 self.delivered += 1;
                 self.state.metrics.deliveries.inc();
-                return Poll::Ready(Some(message.server_sent(self.epoch)));
+                return Poll::Ready(Some(self.dialect.message(&message, self.epoch)));
             }
             Poll::Ready(Err(missing)) => {
                 let Subscriber { peer, seat, .. } = &self.subscriber;
-                let path = seat.path();
+                let path = masked(seat.path());
                 warn!(%peer, ?path, %missing, "a subscriber misses messages");
                 self.state.metrics.gaps.inc();
                 let gap =
                     matches!(missing, Missing::Gap { .. }).then(|| missing.notice(self.epoch));
-                return Poll::Ready(gap.flatten().map(|gap| server_sent_gap(&gap)));
+                return Poll::Ready(gap.flatten().map(|gap| self.dialect.gap(&gap)));
             }
             Poll::Pending => {}
         }
@@ -92,7 +94,7 @@ impl EventStream {
             // Not even a tick may pass without the next one being waited for.
             context.waker().wake_by_ref();
             if let Some(place) = self.subscriber.subscription.place() {
-                return Poll::Ready(Some(server_sent_ping(place)));
+                return Poll::Ready(Some(self.dialect.ping(place)));
             }
         }
         Poll::Pending
@@ -102,7 +104,7 @@ impl EventStream {
 impl Drop for EventStream {
     fn drop(&mut self) {
         let Subscriber { peer, seat, .. } = &self.subscriber;
-        let path = seat.path();
+        let path = masked(seat.path());
         let (delivered, seconds) = (self.delivered, self.began.elapsed().as_secs_f32());
         info!(target: "hookbot::request", %peer, ?path, delivered, seconds, "event stream ended");
     }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use hookbot_protocol::{Endpoint, Headers};
 use hookbot_signatures::{Answer, Request};
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use tracing::info;
 
-use super::State;
 use super::error::HttpError;
 use super::gate::Gate;
 use super::reply::{Reply, line};
@@ -39,7 +38,7 @@ pub(super) fn answer(
         .collect();
     let greeting = Request {
         method: request.method.as_str(),
-        url: &url(asked.state, request),
+        url: &url(asked, request),
         headers: &headers,
         body: &[],
     };
@@ -63,18 +62,10 @@ pub(super) fn reply(gate: &Arc<Gate>, answer: Answer) -> Reply {
 
 /// The URL as the sender typed it: what this server is called outside, and path and query as they
 /// came.
-pub(super) fn url(state: &State, request: &Parts) -> String {
+pub(super) fn url(asked: Asked<'_>, request: &Parts) -> String {
     let sent = request
         .uri
         .path_and_query()
         .map_or("/", |sent| sent.as_str());
-    let host = request
-        .headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok());
-    let scheme = if state.tls.is_some() { "https" } else { "http" };
-    match (&state.settings.public_url, host) {
-        (Some(base), _) => format!("{}{sent}", base.trim_end_matches('/')),
-        (None, host) => format!("{scheme}://{}{sent}", host.unwrap_or("localhost")),
-    }
+    asked.base_url(&request.headers) + sent
 }

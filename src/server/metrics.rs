@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::deliveries::Board;
 use super::log_metrics::LogMetrics;
 use super::rules::Rulebook;
 use super::source_metrics::SourceMetrics;
@@ -87,6 +88,7 @@ impl Metrics {
         broker: Broker,
         book: Arc<ArcSwap<Rulebook>>,
         token_uses: &TokenUses,
+        deliveries: Board,
     ) -> Self {
         let publishes = Family::<Space, Counter>::default();
         let by_trust = [Answer::No, Answer::Yes];
@@ -181,6 +183,7 @@ impl Metrics {
         );
         registry.register_collector(Box::new(LogMetrics(broker)));
         registry.register_collector(Box::new(SourceMetrics(book)));
+        registry.register_collector(Box::new(deliveries));
         Self {
             registry,
             ..metrics

@@ -11,11 +11,14 @@
 
 mod address_guard;
 pub mod admin;
+mod base_url;
 mod call;
+mod channels;
 mod configuration;
 mod connection;
 mod cors;
 mod credentials;
+mod deliveries;
 mod deny_file;
 mod error;
 mod event_stream;
@@ -58,7 +61,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
-use hookbot_protocol::{DenyList, Token};
+use hookbot_protocol::DenyList;
 use hookbot_routers::{Bodies, Router};
 use hookbot_signatures::Scheme;
 use tokio::task::spawn_blocking;
@@ -67,12 +70,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 pub use address_guard::{AddressGuard, ForbiddenAddress};
 pub use call::CallSettings;
 use call::Exchange;
+use channels::Responders;
 pub use configuration::{ConfigFile, Configuration};
+use deliveries::Board;
+pub use deliveries::{
+    Delivery, DeliveryError, DeliveryReport, DeliveryState, Retried, Signer, SignerError, store_in,
+};
 pub use deny_file::DenyFileError;
 pub use head::Patience;
 use limits::{Budget, Failures, Strangers};
@@ -84,7 +92,7 @@ pub(crate) use places::DOOR;
 use places::Places;
 pub use proxies::{ForwardedHeader, ForwardedHeaderError, TrustedProxies};
 pub use rate::{Period, Rate, RateError};
-use roster::Roster;
+use roster::{Pass, Roster};
 pub use routing::Routing;
 use rules::Rulebook;
 pub use rules::Rules;
@@ -120,6 +128,7 @@ struct State {
     /// What the file of revoked tokens says.
     revoked: ArcSwap<DenyList>,
     roster: Arc<Roster>,
+    responders: Arc<Responders>,
     exchange: Arc<Exchange>,
     token_uses: TokenUses,
     memory: Memory,
@@ -137,6 +146,9 @@ struct State {
     /// What is asked and not answered yet.
     requests: TaskTracker,
     routing: TaskTracker,
+    /// What is delivered to services.
+    deliveries: Board,
+    delivering: TaskTracker,
     /// Every connection, whatever it has become.
     connections: TaskTracker,
 }
@@ -156,8 +168,14 @@ impl Server {
             .unsafe_share
             .unwrap_or_else(|| half(settings.unsafe_rate));
         let token_uses = TokenUses::default();
+        let deliveries = Board::default();
         let state = State {
-            metrics: Metrics::new(broker.clone(), book.clone(), &token_uses),
+            metrics: Metrics::new(
+                broker.clone(),
+                book.clone(),
+                &token_uses,
+                deliveries.clone(),
+            ),
             broker,
             tls: tls.map(Arc::new),
             failures: Failures::new(),
@@ -166,6 +184,7 @@ impl Server {
             changing: tokio::sync::Mutex::new(()),
             revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
             roster: Arc::default(),
+            responders: Arc::default(),
             exchange: Arc::default(),
             token_uses,
             memory: Memory::default(),
@@ -180,6 +199,8 @@ impl Server {
             close: CancellationToken::new(),
             requests: TaskTracker::new(),
             routing: TaskTracker::new(),
+            deliveries,
+            delivering: TaskTracker::new(),
             connections: TaskTracker::new(),
             settings,
         };
@@ -202,12 +223,19 @@ impl Server {
 
     /// Does what a file says, and what it will say when it changes. Of its `[server]` only the
     /// caller knows what to do.
-    #[must_use]
-    pub fn with_configuration(mut self, file: ConfigFile, config: Config) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When a secret or a certificate of a delivery can't be used.
+    pub fn with_configuration(
+        mut self,
+        file: ConfigFile,
+        config: Config,
+    ) -> Result<Self, ConfigError> {
         let (state, routing) = (self.state.clone(), self.routing.clone());
-        let configuration = Configuration::new(state, routing, file, config);
+        let configuration = Configuration::new(state, routing, file, config)?;
         self.configuration = Some(Arc::new(configuration));
-        self
+        Ok(self)
     }
 
     /// The file's part, so that somebody can have it reloaded.
@@ -300,6 +328,12 @@ impl Control {
         self.0.book.load().rules.clone()
     }
 
+    /// How each delivery is doing, in the order of the file.
+    #[must_use]
+    pub fn deliveries(&self) -> Vec<DeliveryReport> {
+        self.0.deliveries.reports()
+    }
+
     /// Changes the rules, or nothing when `change` fails.
     ///
     /// # Errors
@@ -347,8 +381,8 @@ impl Control {
         let reviewing = spawn_blocking(move || {
             let book = state.book.load_full();
             state.roster.review(|own| {
-                state.may_stay(&own.token, own.address)
-                    && (!keys_changed || book.still_grants(&own.path, &own.token))
+                state.may_stay(&own.pass, own.address)
+                    && (!keys_changed || book.still_grants(&own.path, &own.pass))
             })
         });
         match reviewing.await {
@@ -391,11 +425,14 @@ impl State {
         }
     }
 
-    /// Whether one who has subscribed with this token, from there, is still welcome.
-    fn may_stay(&self, token: &Token, address: Option<IpAddr>) -> bool {
+    /// Whether one who has come with this, from there, is still welcome.
+    fn may_stay(&self, pass: &Pass, address: Option<IpAddr>) -> bool {
         let rules = &self.book.load().rules;
         let peer = address.map_or(Peer::Local, |ip| Peer::Ip((ip, 0).into()));
-        let is_denied = rules.denied.denies(token) || self.revoked.load().denies(token);
+        let is_denied = match pass {
+            Pass::Token(token) => rules.denied.denies(token) || self.revoked.load().denies(token),
+            Pass::Channel(_) => false,
+        };
         !is_denied && rules.admits(peer).is_ok()
     }
 
@@ -413,7 +450,8 @@ impl State {
         self.broker.flushed().await;
         self.close.cancel();
         self.connections.close();
-        self.connections.wait().await;
+        self.delivering.close();
+        tokio::join!(self.connections.wait(), self.delivering.wait());
     }
 }
 

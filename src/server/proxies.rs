@@ -68,6 +68,27 @@ impl TrustedProxies {
         client
     }
 
+    /// What the client speaks with the nearest proxy, `http` or `https`, where that is a trusted
+    /// one and says so.
+    pub(super) fn scheme(&self, peer: Peer, headers: &HeaderMap) -> Option<&'static str> {
+        if !self.trusts(peer) {
+            return None;
+        }
+        let name = match self.header {
+            ForwardedHeader::XForwardedFor => X_FORWARDED_PROTO,
+            ForwardedHeader::Forwarded => FORWARDED,
+        };
+        let last = headers.get_all(name).into_iter().next_back()?;
+        let last = last.to_str().ok()?.rsplit(',').next()?;
+        let said = match self.header {
+            ForwardedHeader::XForwardedFor => last.trim(),
+            ForwardedHeader::Forwarded => forwarded(last, "proto")?,
+        };
+        ["http", "https"]
+            .into_iter()
+            .find(|scheme| said.eq_ignore_ascii_case(scheme))
+    }
+
     /// Everybody whom the header names, in order.
     fn hops<'a>(&self, headers: &'a HeaderMap) -> Vec<&'a str> {
         let name = match self.header {
@@ -79,19 +100,21 @@ impl TrustedProxies {
         let hops = texts.flat_map(|value| value.to_str().unwrap_or("?").split(','));
         match self.header {
             ForwardedHeader::XForwardedFor => hops.map(str::trim).collect(),
-            ForwardedHeader::Forwarded => {
-                hops.map(|hop| forwarded_for(hop).unwrap_or("?")).collect()
-            }
+            ForwardedHeader::Forwarded => hops
+                .map(|hop| forwarded(hop, "for").unwrap_or("?"))
+                .collect(),
         }
     }
 }
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The `for` of one element of `Forwarded`.
-fn forwarded_for(element: &str) -> Option<&str> {
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// One parameter of an element of `Forwarded`.
+fn forwarded<'a>(element: &'a str, wanted: &str) -> Option<&'a str> {
     let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
-    let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
+    let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted))?;
     let value = value.trim();
     let quoted = value
         .strip_prefix('"')
@@ -247,6 +270,50 @@ mod tests {
             ..proxies
         };
         assert_eq!(proxies.client(Peer::Local, &given), peer("192.0.2.1"));
+    }
+
+    #[test]
+    fn the_scheme_is_what_the_nearest_trusted_proxy_says() {
+        let ours = proxies(ForwardedHeader::XForwardedFor);
+        let rfc = proxies(ForwardedHeader::Forwarded);
+        for (proxies, from, name, values, scheme) in [
+            (
+                &ours,
+                "10.0.0.1",
+                X_FORWARDED_PROTO,
+                &["https"][..],
+                Some("https"),
+            ),
+            (
+                &ours,
+                "10.0.0.1",
+                X_FORWARDED_PROTO,
+                &["http, HTTPS"],
+                Some("https"),
+            ),
+            (
+                &ours,
+                "10.0.0.1",
+                X_FORWARDED_PROTO,
+                &["https", "http"],
+                Some("http"),
+            ),
+            (&ours, "10.0.0.1", X_FORWARDED_PROTO, &["javascript"], None),
+            (&ours, "10.0.0.1", FORWARDED, &["proto=https"], None),
+            (&ours, "192.0.2.9", X_FORWARDED_PROTO, &["https"], None),
+            (
+                &rfc,
+                "10.0.0.1",
+                FORWARDED,
+                &["for=a;proto=http, for=b;Proto=\"https\""],
+                Some("https"),
+            ),
+            (&rfc, "10.0.0.1", FORWARDED, &["for=a"], None),
+            (&rfc, "10.0.0.1", X_FORWARDED_PROTO, &["https"], None),
+        ] {
+            let headers = headers(name, values);
+            assert_eq!(proxies.scheme(peer(from), &headers), scheme, "{values:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Who is subscribed, by which token: so that a token that is revoked ends what it has opened.
+//! Who is connected for longer, by which token or channel: so that one that is good no longer
+//! ends what it has opened.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,6 +10,8 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use hookbot_protocol::{Fingerprint, Path, Token};
 
+use super::channels::ChannelId;
+
 /// Everybody who is subscribed.
 #[derive(Default)]
 pub(super) struct Roster(Mutex<Inner>);
@@ -17,13 +20,31 @@ pub(super) struct Roster(Mutex<Inner>);
 struct Inner {
     next: u64,
     seats: HashMap<u64, Arc<Occupant>>,
-    by_token: HashMap<Fingerprint, usize>,
+    /// How many there are by each pass.
+    by_pass: HashMap<Fingerprint, usize>,
+    /// How many of these passes are channels.
+    channels: usize,
+}
+
+/// What a connection was opened with.
+#[derive(Debug, Clone)]
+pub(super) enum Pass {
+    Token(Token),
+    Channel(ChannelId),
+}
+
+impl Pass {
+    fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Token(token) => token.fingerprint(),
+            Self::Channel(id) => id.fingerprint(),
+        }
+    }
 }
 
 /// A subscriber, as far as it matters whether it may stay.
 pub(super) struct Occupant {
-    /// What it opened the connection with.
-    pub(super) token: Token,
+    pub(super) pass: Pass,
     pub(super) path: Path,
     /// Where it is, if it is on the network.
     pub(super) address: Option<IpAddr>,
@@ -35,28 +56,33 @@ pub(super) struct Occupant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Capacity {
     pub(super) all: Option<usize>,
-    pub(super) by_token: Option<usize>,
+    /// By each token, and by each channel.
+    pub(super) by_pass: Option<usize>,
+    /// How many channels may have somebody.
+    pub(super) channels: usize,
 }
 
 /// There is no seat left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     All,
-    Token,
+    Pass,
+    Channels,
 }
 
 impl Roster {
     /// Takes a seat, which is given back when dropped.
     pub(super) fn join(
         self: &Arc<Self>,
-        token: &Token,
+        pass: Pass,
         path: &Path,
         address: Option<IpAddr>,
         capacity: Capacity,
     ) -> Result<Seat, Full> {
-        let fingerprint = token.fingerprint();
+        let fingerprint = pass.fingerprint();
+        let is_channel = matches!(pass, Pass::Channel(_));
         let occupant = Arc::new(Occupant {
-            token: token.clone(),
+            pass,
             path: path.clone(),
             address,
             is_dismissed: AtomicBool::new(false),
@@ -66,12 +92,18 @@ impl Roster {
         if capacity.all.is_some_and(|most| inner.seats.len() >= most) {
             return Err(Full::All);
         }
-        let taken = inner.by_token.get(&fingerprint).copied();
+        let taken = inner.by_pass.get(&fingerprint).copied();
         let taken = taken.unwrap_or_default();
-        if capacity.by_token.is_some_and(|most| taken >= most) {
-            return Err(Full::Token);
+        if capacity.by_pass.is_some_and(|most| taken >= most) {
+            return Err(Full::Pass);
         }
-        inner.by_token.insert(fingerprint, taken + 1);
+        if is_channel && taken == 0 {
+            if inner.channels >= capacity.channels {
+                return Err(Full::Channels);
+            }
+            inner.channels += 1;
+        }
+        inner.by_pass.insert(fingerprint, taken + 1);
         let number = inner.next;
         inner.next += 1;
         inner.seats.insert(number, occupant.clone());
@@ -129,13 +161,14 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         // Not kept: there are many seats, and each is left once.
-        let fingerprint = self.occupant.token.fingerprint();
+        let fingerprint = self.occupant.pass.fingerprint();
         let mut inner = self.roster.inner();
         inner.seats.remove(&self.number);
-        if let Some(by_token) = inner.by_token.get_mut(&fingerprint) {
-            *by_token -= 1;
-            if *by_token == 0 {
-                inner.by_token.remove(&fingerprint);
+        if let Some(by_pass) = inner.by_pass.get_mut(&fingerprint) {
+            *by_pass -= 1;
+            if *by_pass == 0 {
+                inner.by_pass.remove(&fingerprint);
+                inner.channels -= usize::from(matches!(self.occupant.pass, Pass::Channel(_)));
             }
         }
     }
@@ -145,7 +178,9 @@ impl Drop for Seat {
 mod tests {
     use super::*;
     use futures_util::future::poll_fn;
-    use hookbot_protocol::{Key, Scope};
+    use hookbot_protocol::{Key, Keys, Scope};
+
+    use super::super::channels::Kind;
 
     fn token(path: &str) -> Token {
         let key = Key::new(b"k").unwrap();
@@ -153,7 +188,8 @@ mod tests {
     }
 
     fn join(roster: &Arc<Roster>, path: &str, capacity: Capacity) -> Result<Seat, Full> {
-        roster.join(&token(path), &Path::parse(path).unwrap(), None, capacity)
+        let pass = Pass::Token(token(path));
+        roster.join(pass, &Path::parse(path).unwrap(), None, capacity)
     }
 
     #[tokio::test]
@@ -179,15 +215,41 @@ mod tests {
         let roster = Arc::new(Roster::default());
         let capacity = Capacity {
             all: Some(3),
-            by_token: Some(2),
+            by_pass: Some(2),
+            channels: 0,
         };
         let first = join(&roster, "/sub/a", capacity).ok().unwrap();
         let _second = join(&roster, "/sub/a", capacity).ok().unwrap();
-        assert_eq!(join(&roster, "/sub/a", capacity).err(), Some(Full::Token));
+        assert_eq!(join(&roster, "/sub/a", capacity).err(), Some(Full::Pass));
         let other = join(&roster, "/sub/b", capacity).ok().unwrap();
         assert_eq!(join(&roster, "/sub/c", capacity).err(), Some(Full::All));
         drop((first, other));
         let _again = join(&roster, "/sub/a", capacity).ok().unwrap();
-        assert_eq!(roster.inner().by_token.len(), 1, "none is kept for nobody");
+        assert_eq!(roster.inner().by_pass.len(), 1, "none is kept for nobody");
+    }
+
+    #[test]
+    fn so_many_channels_have_somebody_and_each_as_many_as_a_token() {
+        let roster = Arc::new(Roster::default());
+        let keys = Keys::new(Key::new(b"k").unwrap());
+        let capacity = Capacity {
+            all: None,
+            by_pass: Some(2),
+            channels: 2,
+        };
+        let path = Path::parse("/smee/x").unwrap();
+        let join = |pass: &Pass| roster.join(pass.clone(), &path, None, capacity);
+        let [a, b, c] =
+            [(); 3].map(|()| Pass::Channel(ChannelId::mint(&keys, Kind::Smee).unwrap()));
+        let first = join(&a).ok().unwrap();
+        let second = join(&a).ok().unwrap();
+        assert_eq!(join(&a).err(), Some(Full::Pass));
+        let _other = join(&b).ok().unwrap();
+        assert_eq!(join(&c).err(), Some(Full::Channels));
+        drop(first);
+        assert_eq!(join(&c).err(), Some(Full::Channels));
+        drop(second);
+        let _third = join(&c).ok().unwrap();
+        let _token = join(&Pass::Token(token("/sub/a"))).ok().unwrap();
     }
 }

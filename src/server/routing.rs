@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, trace, warn};
 
 use super::State;
+use super::channels::masked;
 use super::place::{Place, file_name};
 
 /// The routers that can be exchanged while the server runs.
@@ -234,7 +235,8 @@ async fn ask(
     router: &Arc<dyn Router>,
     message: &Arc<Message>,
 ) -> Vec<(String, Publication)> {
-    let (name, topic, offset) = (router.name(), message.topic(), message.offset);
+    let (name, offset) = (router.name(), message.offset);
+    let topic = masked(message.topic().as_str());
     match outcome(router, message).await {
         Outcome::Published(publications) => {
             let publications = publications.into_iter().enumerate();
@@ -243,7 +245,7 @@ async fn ask(
                 .collect();
         }
         Outcome::Parked(publication, error) => {
-            warn!(router = name, %topic, %offset, %error, to = %publication.topic, "parked");
+            warn!(router = name, %topic, %offset, %error, to = %masked(publication.topic.as_str()), "parked");
             state.metrics.parked(name);
             return vec![(format!("{name}:{offset}:parked"), *publication)];
         }

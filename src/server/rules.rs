@@ -1,16 +1,18 @@
 //! What may change while the server runs, and what is made of it.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use hookbot_protocol::{DenyList, Keys, Path, Token, Topic};
 
+use super::channels::ChannelId;
 use super::error::HttpError;
 use super::gate::Gate;
 use super::networks::Networks;
 use super::proxies::TrustedProxies;
-use super::rate::{Buckets, Rate};
-use super::roster::Capacity;
+use super::rate::{Buckets, Period, Rate};
+use super::roster::{Capacity, Pass};
 use super::source::{ByTopic, Sources};
 use super::transport::Peer;
 use super::verified::Verified;
@@ -38,11 +40,32 @@ pub struct Rules {
     pub topic_rate: Option<Rate>,
     /// How many subscribers there may be.
     pub max_subscribers: Option<usize>,
-    /// How many subscribers may use one token.
+    /// How many subscribers may use one token, or one channel.
     pub max_subscribers_per_token: Option<usize>,
+    /// How often an address may have a new channel.
+    pub new_channel_rate: Rate,
+    /// How often one channel may be sent to.
+    pub channel_rate: Rate,
+    /// How many channels may have a client at once.
+    pub max_channels: usize,
 }
 
 impl Rules {
+    /// How often an address may have a new channel, unless something else is said.
+    pub const NEW_CHANNEL_RATE: Rate = Rate {
+        number: NonZeroU32::MIN.saturating_add(59),
+        per: Period::Hour,
+    };
+
+    /// How often one channel may be sent to, unless something else is said.
+    pub const CHANNEL_RATE: Rate = Rate {
+        number: NonZeroU32::MIN.saturating_add(99),
+        per: Period::Second,
+    };
+
+    /// How many channels may have a client, unless something else is said.
+    pub const MAX_CHANNELS: usize = 10_000;
+
     /// The defaults, with these keys: everybody who has a token may do what it allows.
     #[must_use]
     pub fn new(keys: Keys) -> Self {
@@ -58,6 +81,9 @@ impl Rules {
             topic_rate: None,
             max_subscribers: None,
             max_subscribers_per_token: None,
+            new_channel_rate: Self::NEW_CHANNEL_RATE,
+            channel_rate: Self::CHANNEL_RATE,
+            max_channels: Self::MAX_CHANNELS,
         }
     }
 
@@ -79,7 +105,8 @@ impl Rules {
     pub(super) fn capacity(&self) -> Capacity {
         Capacity {
             all: self.max_subscribers,
-            by_token: self.max_subscribers_per_token,
+            by_pass: self.max_subscribers_per_token,
+            channels: self.max_channels,
         }
     }
 }
@@ -93,6 +120,8 @@ pub(super) struct Rulebook {
     by_address: Option<Arc<Buckets>>,
     by_token: Option<Arc<Buckets>>,
     by_topic: Option<Arc<Buckets>>,
+    new_channels: Option<Arc<Buckets>>,
+    by_channel: Option<Arc<Buckets>>,
 }
 
 impl Rulebook {
@@ -123,6 +152,14 @@ impl Rulebook {
             by_topic: buckets(Which {
                 rate: |rules| rules.topic_rate,
                 buckets: |book| &book.by_topic,
+            }),
+            new_channels: buckets(Which {
+                rate: |rules| Some(rules.new_channel_rate),
+                buckets: |book| &book.new_channels,
+            }),
+            by_channel: buckets(Which {
+                rate: |rules| Some(rules.channel_rate),
+                buckets: |book| &book.by_channel,
             }),
             gates,
             verified: Verified::new(),
@@ -178,9 +215,38 @@ impl Rulebook {
         buckets.take(topic.as_str()).map_err(wait)
     }
 
-    /// Whether a token that opened `path` once still does, its time aside.
-    pub(super) fn still_grants(&self, path: &Path, token: &Token) -> bool {
-        self.rules.keys.grants(path, token, 0).is_some()
+    /// Counts a new channel of this client.
+    pub(super) fn count_new_channel(&self, client: Peer) -> Result<(), HttpError> {
+        let Some((buckets, network)) = self.new_channels.as_ref().zip(client.network()) else {
+            return Ok(());
+        };
+        let wait = |wait| HttpError::Rate {
+            whose: "for new channels from your address",
+            reason: "new_channel_rate",
+            wait,
+        };
+        buckets.take(network).map_err(wait)
+    }
+
+    /// Counts what is sent to a channel.
+    pub(super) fn count_channel(&self, id: &ChannelId) -> Result<(), HttpError> {
+        let Some(buckets) = &self.by_channel else {
+            return Ok(());
+        };
+        let wait = |wait| HttpError::Rate {
+            whose: "to this channel",
+            reason: "channel_rate",
+            wait,
+        };
+        buckets.take(id.fingerprint()).map_err(wait)
+    }
+
+    /// Whether what opened `path` once still does, its time aside.
+    pub(super) fn still_grants(&self, path: &Path, pass: &Pass) -> bool {
+        match pass {
+            Pass::Token(token) => self.rules.keys.grants(path, token, 0).is_some(),
+            Pass::Channel(id) => id.is_good(&self.rules.keys),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::State;
 use super::call::LogLine;
+use super::channels::{self, Door, masked};
 use super::connection::Open;
 use super::credentials::{Access, Trial};
 use super::error::HttpError;
@@ -34,7 +35,10 @@ pub(super) async fn respond(
 ) -> Reply {
     let began = Instant::now();
     let book = state.book.load_full();
-    let peer = book.rules.proxies.client(peer, request.headers());
+    let proxies = &book.rules.proxies;
+    let own = if state.tls.is_some() { "https" } else { "http" };
+    let scheme = proxies.scheme(peer, request.headers()).unwrap_or(own);
+    let peer = proxies.client(peer, request.headers());
     let mut name = None;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -44,6 +48,7 @@ pub(super) async fn respond(
         state,
         book: &book,
         peer,
+        scheme,
         connection,
     };
     let (mut reply, read) = match answer(asked, request, flaw, &mut name).await {
@@ -83,6 +88,7 @@ pub(super) async fn respond(
     }
     let ms = began.elapsed().as_secs_f64() * 1e3;
     // Quoted, the path can't break the line; without its query, it has no token.
+    let path = masked(&path);
     let token = name.as_ref().map(Name::as_str);
     info!(target: "hookbot::request", %peer, %method, ?path, status, bytes, ms = (ms * 1e3).round() / 1e3, token);
     reply
@@ -96,6 +102,8 @@ pub(super) struct Asked<'a> {
     pub(super) book: &'a Rulebook,
     /// The client, which may be behind a proxy.
     pub(super) peer: Peer,
+    /// What the client speaks, with us or with a proxy: `http` or `https`.
+    pub(super) scheme: &'static str,
     pub(super) connection: &'a Open,
 }
 
@@ -130,6 +138,9 @@ async fn answer(
     {
         return Err(PathError::PublishToPrefix.into());
     }
+    if state.settings.open_channels && Door::is_door(path.as_str()) {
+        return channels::answer(asked, &path, request, name).await;
+    }
     if *path.endpoint() == Endpoint::Other {
         let (parts, _) = request.into_parts();
         return Ok((housekeeping(asked, &parts, &path)?, None));
@@ -148,10 +159,7 @@ async fn answer(
 
     let (parts, body) = request.into_parts();
     let access = authorize(asked, &parts, &path)?;
-    *name = access
-        .token
-        .as_ref()
-        .and_then(|token| token.name().cloned());
+    *name = access.token_name();
     let is_unsafe = path.is_unsafe();
     if let Some(reply) = handshake::answer(asked, path.endpoint(), &parts)? {
         return Ok((reply, None));
@@ -215,6 +223,28 @@ pub(super) fn authorize(
     request: &Parts,
     path: &Path,
 ) -> Result<Access, HttpError> {
+    let is_for_all = matches!(path.endpoint(), Endpoint::Publish(_) | Endpoint::Call(_));
+    let is_open = path.is_unsafe() && is_for_all;
+    let access = try_access(asked, request, path)?;
+    if access.grant.is_none() && !is_open {
+        count_failure(asked)?;
+        return Err(HttpError::Unauthorized);
+    }
+    Ok(access)
+}
+
+/// Counts a guess, at a token or at something else that nobody is to guess.
+pub(super) fn count_failure(asked: Asked<'_>) -> Result<(), HttpError> {
+    let counted = asked.state.failures.count(asked.peer);
+    counted.map_err(HttpError::TooManyFailures)
+}
+
+/// Tries the request's credentials, and notes that they were good for something, if they were.
+pub(super) fn try_access(
+    asked: Asked<'_>,
+    request: &Parts,
+    path: &Path,
+) -> Result<Access, HttpError> {
     let Asked {
         state, book, peer, ..
     } = asked;
@@ -227,15 +257,6 @@ pub(super) fn authorize(
         now,
     };
     let access = Access::new(request, trial);
-    let is_for_all = matches!(path.endpoint(), Endpoint::Publish(_) | Endpoint::Call(_));
-    let is_open = path.is_unsafe() && is_for_all;
-    if access.grant.is_none() && !is_open {
-        state
-            .failures
-            .count(peer)
-            .map_err(HttpError::TooManyFailures)?;
-        return Err(HttpError::Unauthorized);
-    }
     if access.grant.is_some() && access.only_basic && !is_same_origin(state, request) {
         return Err(HttpError::Origin);
     }
@@ -345,6 +366,10 @@ fn housekeeping(asked: Asked<'_>, request: &Parts, path: &Path) -> Result<Reply,
     let mut reply = line(StatusCode::OK, text);
     let content_type = HeaderValue::from_static(content_type);
     reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    if state.settings.open_channels && path.as_str() == "/version" {
+        // Gosmee's client asks here, whatever is in front of the channel's id.
+        channels::add_version(&mut reply);
+    }
     Ok(reply)
 }
 

@@ -20,6 +20,12 @@ pub struct Settings {
     pub deny_file: Option<PathBuf>,
     /// The URL under which the world sees this server; without it, the one a request came to.
     pub public_url: Option<String>,
+    /// Whether the clients of smee, gosmee and webhook-over-websocket are served.
+    pub open_channels: bool,
+    /// Whether having a new channel takes a token for that path.
+    pub channels_token: bool,
+    /// How long a client of webhook-over-websocket may take to answer.
+    pub answer_timeout: Duration,
     /// Origins, besides the server's own, whose pages may use a browser's password; `*` for all.
     pub origins: Vec<String>,
     /// The origin whose pages may read event streams; `*` for all. Without it none may.
@@ -70,6 +76,9 @@ impl Settings {
             rules: Rules::new(keys),
             deny_file: None,
             public_url: None,
+            open_channels: false,
+            channels_token: false,
+            answer_timeout: Duration::from_secs(30),
             origins: Vec::new(),
             cors_origin: None,
             deduplicate: None,

@@ -203,6 +203,12 @@ impl Source {
         }
     }
 
+    /// Where messages are published once they have verified.
+    pub(crate) fn publishes(&self) -> &Filter {
+        let promoted = self.promote.as_ref();
+        promoted.map_or(&self.filter, |Promotion(to)| to)
+    }
+
     fn check(&self) -> Result<(), SourceError> {
         let name = || self.name.clone();
         match (&self.scheme, self.secrets.is_empty()) {

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use hookbot_protocol::event::{EVENTS_V1, GapNotice};
 use hookbot_protocol::{Cursor, Filter, Form, Path};
 use http::header::{
-    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
@@ -19,16 +19,18 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tracing::debug;
 
 use super::State;
+use super::channels::Dialect;
 use super::credentials::Access;
 use super::error::HttpError;
 use super::event_stream::EventStream;
 use super::head::HeadGuard;
 use super::metrics::{Counted, Way};
 use super::reply::{Reply, ReplyBody};
-use super::roster::{Full, Seat};
+use super::roster::{Full, Pass, Seat};
 use super::service::Asked;
 use super::socket::{Limits, Socket};
 use super::subscriber::Subscriber;
+use super::transport::{Peer, Transport};
 use super::wish::Wish;
 
 /// What a client must say to hear what anybody may publish.
@@ -43,8 +45,7 @@ pub(super) fn accepts_unsafe(headers: &HeaderMap) -> bool {
     headers.get(name).is_some_and(|given| given == value)
 }
 
-/// Subscribes, and replies with the handshake or with the events themselves. From here on nothing
-/// published is missed.
+/// Subscribes, and replies with the handshake or with the events themselves.
 pub(super) async fn subscribe(
     asked: Asked<'_>,
     filter: Filter,
@@ -52,12 +53,7 @@ pub(super) async fn subscribe(
     access: &Access,
     request: Request<Incoming>,
 ) -> Result<Reply, HttpError> {
-    let Asked {
-        state,
-        peer,
-        connection,
-        ..
-    } = asked;
+    let state = asked.state;
     let wish = Wish::new(request.uri().query(), request.headers(), SystemTime::now())?;
     let epoch = state.broker.epoch();
     let (line, form) = if is_websocket(request.headers()) {
@@ -78,12 +74,68 @@ pub(super) async fn subscribe(
     } else if wants_events(request.headers()) {
         (None, Form::Event(epoch))
     } else {
-        return Err(HttpError::NotWebSocket(
-            state.websocket_url(path, request.headers()),
-        ));
+        return Err(HttpError::NotWebSocket(websocket_url(
+            asked,
+            path,
+            request.headers(),
+        )));
     };
+    let token = access.token.as_ref().ok_or(HttpError::Unauthorized)?;
+    let wanted = Wanted {
+        filter,
+        wish,
+        form,
+        way: if line.is_some() {
+            Way::Websocket
+        } else {
+            Way::EventStream
+        },
+        pass: Pass::Token(token.clone()),
+        expires: access.grant.and_then(|grant| grant.expires),
+    };
+    let subscriber = begin(asked, path, wanted).await?;
+    match line {
+        Some(reply) => {
+            take_over(state, subscriber, request);
+            Ok(reply)
+        }
+        None => Ok(events(
+            asked,
+            subscriber,
+            Dialect::Hookbot,
+            request.headers(),
+        )),
+    }
+}
 
-    let seat = take_seat(asked, access, path)?;
+/// What somebody wants to hear, and by what right.
+pub(super) struct Wanted {
+    pub(super) filter: Filter,
+    pub(super) wish: Wish,
+    pub(super) form: Form,
+    pub(super) way: Way,
+    pub(super) pass: Pass,
+    /// When that right ends, in seconds since 1970.
+    pub(super) expires: Option<u64>,
+}
+
+/// Makes a subscriber. From here on nothing published is missed.
+pub(super) async fn begin(
+    asked: Asked<'_>,
+    path: &Path,
+    wanted: Wanted,
+) -> Result<Subscriber, HttpError> {
+    let Asked { state, peer, .. } = asked;
+    let Wanted {
+        filter,
+        wish,
+        form,
+        way,
+        pass,
+        expires,
+    } = wanted;
+    let seat = take_seat(asked, path, pass)?;
+    let epoch = state.broker.epoch();
     let (subscription, gap) = match wish.start {
         None => (state.broker.subscribe(filter), None),
         Some(start) => state.broker.resume(filter, start).await?,
@@ -99,12 +151,7 @@ pub(super) async fn subscribe(
         return Err(HttpError::Gone);
     }
     let offset = subscription.next_offset().before();
-    let way = if line.is_some() {
-        Way::Websocket
-    } else {
-        Way::EventStream
-    };
-    let subscriber = Subscriber {
+    Ok(Subscriber {
         seat,
         _counted: Counted::new(&state.metrics, way),
         gap: gap.filter(|_| tells_gaps).map(|reason| {
@@ -118,50 +165,58 @@ pub(super) async fn subscribe(
         form,
         peer,
         skips_gaps: wish.skips_gaps,
-        expires: access.grant.and_then(|grant| grant.expires),
-    };
-    match line {
-        Some(reply) => {
-            take_over(state, subscriber, request);
-            Ok(reply)
-        }
-        None => {
-            connection.subscribes();
-            Ok(events(state, subscriber, request.headers()))
-        }
-    }
+        resumes: wish.start.is_some(),
+        expires,
+    })
 }
 
-/// Has one who stays connected be told when its token is no longer good.
-pub(super) fn take_seat(asked: Asked<'_>, access: &Access, path: &Path) -> Result<Seat, HttpError> {
+/// Takes a seat for somebody who stays, if there is room for anybody and for more of theirs.
+pub(super) fn take_seat(asked: Asked<'_>, path: &Path, pass: Pass) -> Result<Seat, HttpError> {
     let Asked {
         state, book, peer, ..
     } = asked;
     if state.memory.is_short() {
         return Err(HttpError::Memory);
     }
-    let token = access.token.as_ref().ok_or(HttpError::Unauthorized)?;
     let capacity = book.rules.capacity();
-    let seat = state.roster.join(token, path, peer.ip(), capacity);
+    let seat = state.roster.join(pass.clone(), path, peer.ip(), capacity);
     let seat = seat.map_err(|full| match full {
         Full::All => HttpError::Subscribers,
-        Full::Token => HttpError::SubscribersOfToken,
+        Full::Pass => HttpError::SubscribersOfToken,
+        Full::Channels => HttpError::Channels,
     })?;
     // Of what changed before the seat was taken it has not been told.
     let now = state.book.load_full();
     let same_keys = std::ptr::eq(&raw const *now, book);
-    if !state.may_stay(token, peer.ip()) || (!same_keys && !now.still_grants(path, token)) {
+    if !state.may_stay(&pass, peer.ip()) || (!same_keys && !now.still_grants(path, &pass)) {
         return Err(HttpError::Unauthorized);
     }
     Ok(seat)
 }
 
 /// Serves the subscriber on the connection, once hyper has let go of it.
-fn take_over(state: &Arc<State>, mut subscriber: Subscriber, mut request: Request<Incoming>) {
+fn take_over(state: &Arc<State>, mut subscriber: Subscriber, request: Request<Incoming>) {
+    let own = state.clone();
+    let peer = subscriber.peer;
+    upgrade(state, peer, request, move |transport, early| async move {
+        let mut socket = Socket::new(transport, early, Limits::SUBSCRIBER).await;
+        // In a task of its own, so that this one's size is not kept as long as the subscriber.
+        // It borrows what it owns: what a future is given by value it has room for twice.
+        own.clone().connections.spawn(async move {
+            subscriber.run(&own, &mut socket).await;
+        });
+    });
+}
+
+/// Hands the connection over, once hyper has let go of it, with what was read of it too early.
+pub(super) fn upgrade<Serving: Future<Output = ()> + Send>(
+    state: &Arc<State>,
+    peer: Peer,
+    mut request: Request<Incoming>,
+    serve: impl FnOnce(Transport, Vec<u8>) -> Serving + Send + 'static,
+) {
     let upgrade = hyper::upgrade::on(&mut request);
-    let state = state.clone();
-    state.clone().connections.spawn(async move {
-        let peer = subscriber.peer;
+    state.connections.spawn(async move {
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
             Err(error) => return debug!(%peer, %error, "gone before the handshake was over"),
@@ -172,19 +227,20 @@ fn take_over(state: &Arc<State>, mut subscriber: Subscriber, mut request: Reques
         let early = read_buf.to_vec();
         // Hyper's read buffer is larger than everything an idle subscriber needs.
         drop(read_buf);
-        let transport = io.into_inner().into_transport();
-        let mut socket = Socket::new(transport, early, Limits::SUBSCRIBER).await;
-        // In a task of its own, so that this one's size is not kept as long as the subscriber.
-        // It borrows what it owns: what a future is given by value it has room for twice.
-        state.clone().connections.spawn(async move {
-            subscriber.run(&state, &mut socket).await;
-        });
+        serve(io.into_inner().into_transport(), early).await;
     });
 }
 
 /// The response that events come in.
-fn events(state: &Arc<State>, subscriber: Subscriber, headers: &HeaderMap) -> Reply {
-    let stream = EventStream::new(state, subscriber);
+pub(super) fn events(
+    asked: Asked<'_>,
+    subscriber: Subscriber,
+    dialect: Dialect,
+    headers: &HeaderMap,
+) -> Reply {
+    let state = asked.state;
+    asked.connection.subscribes();
+    let stream = EventStream::new(state, subscriber, dialect);
     let mut reply = Reply::new(ReplyBody::Events(Box::new(stream)));
     let text = HeaderValue::from_static;
     for (name, value) in [
@@ -204,7 +260,7 @@ pub(super) fn is_websocket(headers: &HeaderMap) -> bool {
     has_token(headers, CONNECTION, "upgrade") && has_token(headers, UPGRADE, "websocket")
 }
 
-fn wants_events(headers: &HeaderMap) -> bool {
+pub(super) fn wants_events(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT);
     let mut texts = values.iter().filter_map(|value| value.to_str().ok());
     texts.any(|text| {
@@ -243,20 +299,8 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     })
 }
 
-impl State {
-    /// Where a WebSocket client finds `path`, as the outside world sees this server.
-    pub(super) fn websocket_url(&self, path: &Path, headers: &HeaderMap) -> String {
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let scheme = if self.tls.is_some() { "wss" } else { "ws" };
-        let base = match (&self.settings.public_url, host) {
-            (Some(url), _) => url.replacen("http", "ws", 1),
-            (None, Some(host)) => format!("{scheme}://{host}"),
-            (None, None) => format!("{scheme}://localhost"),
-        };
-        format!(
-            "{}{}",
-            base.trim_end_matches('/'),
-            path.as_str().escape_default()
-        )
-    }
+/// Where a WebSocket client finds `path`, as the outside world sees this server.
+pub(super) fn websocket_url(asked: Asked<'_>, path: &Path, headers: &HeaderMap) -> String {
+    let base = asked.base_url(headers).replacen("http", "ws", 1);
+    format!("{base}{}", path.as_str().escape_default())
 }

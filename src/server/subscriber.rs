@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::{info, warn};
 
 use super::State;
+use super::channels::masked;
 use super::metrics::{Counted, Metrics};
 use super::roster::Seat;
 use super::socket::{Frame, Received, Socket, close_code};
@@ -26,6 +27,8 @@ pub(super) struct Subscriber {
     pub(super) gap: Option<Box<GapNotice>>,
     pub(super) peer: Peer,
     pub(super) skips_gaps: bool,
+    /// Whether it began in the past.
+    pub(super) resumes: bool,
     /// When its token ends, in seconds since 1970.
     pub(super) expires: Option<u64>,
     /// Left when its token is revoked.
@@ -69,6 +72,8 @@ struct Line {
     frames: u32,
     /// There is nothing to queue right now.
     is_waiting: bool,
+    /// It has not had everything from the past yet.
+    is_behind: bool,
     /// Why it ends, once everything queued is out.
     end: Option<End>,
     /// What was delivered by the last ping.
@@ -106,6 +111,7 @@ impl Subscriber {
             delivered: 0,
             frames: 0,
             is_waiting: false,
+            is_behind: self.resumes,
             end: None,
             delivered_before: 0,
             unasked: 0,
@@ -125,7 +131,7 @@ impl Subscriber {
             socket.close(code, reason).await;
         }
         let Self { peer, seat, .. } = self;
-        let path = seat.path();
+        let path = masked(seat.path());
         let (delivered, seconds) = (line.delivered, began.elapsed().as_secs_f32());
         info!(target: "hookbot::request", %peer, ?path, delivered, seconds, reason, "subscriber gone");
     }
@@ -165,7 +171,11 @@ impl Subscriber {
             }
             line.frames = 0;
             line.received_before = socket.received();
-            self.tell_place(socket, line);
+            // Who got nothing lately would not know where it may resume from.
+            if line.delivered == line.delivered_before && socket.has_room() {
+                self.tell_place(socket, line);
+            }
+            line.delivered_before = line.delivered;
             if socket.ping().is_err() {
                 return LEFT;
             }
@@ -173,15 +183,12 @@ impl Subscriber {
         }
     }
 
-    /// Tells a subscriber to events for whom nothing came lately where it may resume from.
+    /// Tells a subscriber to events where it may resume from, if it has everything up to there.
     fn tell_place(&self, socket: &mut Socket<Outgoing>, line: &mut Line) {
-        let idle = line.delivered == line.delivered_before && socket.has_room();
-        line.delivered_before = line.delivered;
-        if let (Form::Event(_), true) = (self.form, idle)
-            && let Some(place) = self.subscription.place()
-        {
+        if let (Form::Event(_), Some(place)) = (self.form, self.subscription.place()) {
             let frame = encode(&at_frame(place));
             line.unasked += frame.len() as u64;
+            line.is_behind = false;
             socket.queue(Outgoing::Notice(frame));
         }
     }
@@ -260,7 +267,7 @@ impl Subscriber {
                 }
                 Poll::Ready(Err(missing)) => {
                     let Self { peer, seat, .. } = self;
-                    let path = seat.path();
+                    let path = masked(seat.path());
                     warn!(%peer, ?path, %missing, "a subscriber misses messages");
                     metrics.gaps.inc();
                     match (form, &missing) {
@@ -277,6 +284,10 @@ impl Subscriber {
                 }
                 Poll::Pending => {
                     line.is_waiting = true;
+                    // Here the past ends, which one who reads only that wants to know at once.
+                    if line.is_behind {
+                        self.tell_place(socket, line);
+                    }
                     break;
                 }
             }

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::channels::masked;
 use super::transport::Peer;
 
 /// Counts uses.
@@ -136,7 +137,7 @@ impl TokenUses {
         let is_news = now.saturating_sub(uses.logged) >= LOG_PERIOD;
         if is_news {
             uses.logged = now;
-            let (token, path) = (uses.token.clone(), path.as_str());
+            let (token, path) = (uses.token.clone(), masked(path.as_str()));
             drop(known);
             warn!(%peer, ?path, token, key, "a token of a previous key is still in use");
         }

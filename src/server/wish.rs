@@ -20,7 +20,7 @@ pub(super) struct Wish {
 }
 
 /// What a browser's event source sends when it reconnects.
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 impl Wish {
     /// Reads the query and the headers at `now`. A browser reconnects with the query it began

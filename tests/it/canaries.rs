@@ -17,7 +17,14 @@ use crate::support::{Options, TestServer, key, token};
 
 /// Keeps every line of the log.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Kept {
+    /// What was logged so far.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -175,7 +182,7 @@ async fn no_token_and_no_secret_is_found_in_anything_that_is_kept_or_shown() {
     shown += &server.request(&metrics, &[], b"").await.body;
 
     let stored = stored(&server).await;
-    let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let logged = lines.text();
     assert!(!stored.contains("canary of a guess"));
     // The search finds what is there.
     assert!(stored.contains("control in a header") && stored.contains("control in a body"));

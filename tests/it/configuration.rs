@@ -135,7 +135,11 @@ fn a_server_does_not_start_with_a_wrong_file() {
     folder.write("[[route]]\nname = 'github'\npreset = 'github'");
     let refused = serve(&[]);
     assert_eq!(refused.status.code(), Some(7), "{refused:?}");
-    assert!(text(&refused.stderr).contains("HOOKBOT_GITHUB_SECRET"));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("HOOKBOT_GITHUB_SECRET") && said.contains("[[source]]"),
+        "{said}"
+    );
     let refused = serve(&["--router", "github", "--github-secret", "s"]);
     assert_eq!(refused.status.code(), Some(7), "{refused:?}");
     assert!(text(&refused.stderr).contains("--router"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use hookbot_forward::source::channel::{Channel, ChannelKind};
+use hookbot_forward::source::sealed::ChannelKey;
 use hookbot_forward::{Given, Message, Source, TargetSettings, Trouble};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -235,6 +236,25 @@ async fn gosmees_events_are_every_byte_and_go_on_where_they_were() {
             ]
         );
     }
+}
+
+#[tokio::test]
+async fn an_encrypted_event_is_read_with_its_key() {
+    // Made with PyNaCl.
+    let key = br#"{"public_key":"B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw=",
+        "private_key":"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="}"#;
+    let sealed = r#"{"encrypted":true,"version":1,"epk":"VxR2nRFr92Q2rnS8eT0sMK0ZA8WaxSc4BcfiaYtBDDY=","nonce":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYX","ciphertext":"j2n67sSar/1ELKqa076eMXFzYhkrnPH52JMpMsQ5G64mRz+kgKaA9U4zKYKcQSUsb4FPKcPeLVpuQl01rla5DFYRebwShCmJeMxQlzI/h5+Z8ug232APID5eKM+KiD/DM2nuvUqznm45fg=="}"#;
+    let events = format!("id: 1-0\ndata: {sealed}\n\n");
+    let (address, mut heads) = serve(vec![Answer::new(EVENTS, events, Then::Silence)]).await;
+    let channel = channel(address, ChannelKind::Gosmee).key(ChannelKey::parse(key).unwrap());
+    let (message, place) = message(&mut channel.open(None)).await;
+    assert_eq!(
+        (&*message.payload, place.as_deref()),
+        (&b"{\"n\": 1}\r\n"[..], Some("1-0"))
+    );
+    let head = heads.recv().await.unwrap();
+    let query = "?pubkey=B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9_AsrhtHHw HTTP/1.1";
+    assert!(head.contains(query), "{head}");
 }
 
 #[tokio::test]

@@ -115,6 +115,59 @@ async fn only_what_a_source_has_verified_is_routed() {
 }
 
 #[tokio::test]
+async fn the_preset_for_github_believes_the_source_on_its_topics() {
+    let (folder, server) = with("").await;
+    let config = r#"
+        [[source]]
+        topic = "/unsafe/github.com/org/acme"
+        provider = "github"
+        secrets = ["a hook's secret"]
+
+        [[route]]
+        name = "repositories"
+        preset = "github"
+    "#;
+    reload(&server, folder.path(), config).await;
+    let mut all = server.subscribe("/sub/github.com/").await;
+    let post = async |topic: &str, repository: &str, is_signed: bool| {
+        let body = format!(
+            r#"{{"ref":"refs/heads/main","after":"00ff","repository":{{"full_name":"{repository}"}}}}"#
+        );
+        let request = Request {
+            method: "POST",
+            url: "",
+            headers: &Headers::default(),
+            body: body.as_bytes(),
+        };
+        let secret = Secret::new("a hook's secret").unwrap();
+        let mut headers = vec![("X-GitHub-Event".to_owned(), "push".to_owned())];
+        if is_signed {
+            let scheme = Scheme::from(Provider::Github);
+            headers.extend(scheme.sign(&secret, &request, 0).unwrap());
+        }
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let line = format!("POST /unsafe/pub/github.com/{topic}");
+        let reply = server.request(&line, &headers, body.as_bytes()).await;
+        reply.status
+    };
+    assert_eq!(post("org/acme", "acme/forged", false).await, 401);
+    // Signed, but where no source has looked at it.
+    assert_eq!(post("org/other", "acme/elsewhere", true).await, 200);
+    assert_eq!(post("org/acme", "acme/site", true).await, 200);
+    let message = all.next().await;
+    assert!(
+        message.starts_with("github.com/repo/acme/site/branch/main\0"),
+        "{message}"
+    );
+    let text = metrics(&server).await;
+    let refused = value(&text, "hookbot_not_routed_total{router=\"repositories\"}");
+    assert_eq!(refused, Some(1.0));
+}
+
+#[tokio::test]
 async fn a_message_that_breaks_a_rule_is_parked_and_the_next_is_routed() {
     let (_folder, server) = with(&route("r", "in/", "out/{{ body.n }}")).await;
     let mut parked = server.subscribe("/unsafe/sub/parked/r").await;

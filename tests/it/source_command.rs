@@ -151,6 +151,39 @@ async fn a_secret_is_rotated_in_the_file_and_the_command_tells_when_the_old_one_
 }
 
 #[tokio::test]
+async fn a_listener_is_told_who_verified_a_message_and_why_another_was_put_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[[source]]\nname = 'gh'\ntopic = '/unsafe/github.com/'\nprovider = 'github'\n\
+        secrets = ['right']\non_fail = 'quarantine'\npromote = 'github.com/'\n\
+        [[route]]\nname = 'r'\nfrom = 'github.com/'\nto = 'out/{{ body.nope }}'\n";
+    let program = start(folder.path(), config, &[]);
+    assert_eq!(post(&program, PATH, "right").await, 200);
+    assert_eq!(post(&program, PATH, "wrong").await, 200);
+    let heard = |path: &str| {
+        let url = format!("ws://{}@{}{path}", token("/"), program.address);
+        let more = "--json --unsafe-is-ok --after start --count 1 --timeout 30s";
+        let arguments = format!("listen {url} {more}");
+        let listened = hookbot(&arguments.split(' ').collect::<Vec<_>>());
+        assert!(listened.status.success(), "{listened:?}");
+        serde_json::from_slice::<serde_json::Value>(&listened.stdout).unwrap()
+    };
+    let verified = heard("/sub/github.com/org/acme");
+    assert_eq!(verified["source"], "gh");
+    assert_eq!(verified["verified_by"], "github");
+    let refused = heard("/unsafe/sub/quarantine/");
+    assert_eq!(refused["topic"], "/unsafe/quarantine/github.com/org/acme");
+    assert_eq!(refused["source"], "gh");
+    assert_eq!(refused["refused"], "no secret matches");
+    assert!(refused["verified_by"].is_null());
+    let parked = heard("/unsafe/sub/parked/r");
+    assert_eq!(parked["parked_by"], "r");
+    assert_eq!(parked["parked_from"], "github.com/org/acme");
+    let because = parked["parked_because"].as_str().unwrap();
+    assert!(because.contains("body.nope"), "{because}");
+    assert_eq!(parked["body"], "{}");
+}
+
+#[tokio::test]
 async fn a_check_needs_no_secret_and_a_start_does() {
     let folder = tempfile::tempdir().unwrap();
     let config = "[[source]]\ntopic = '/unsafe/a/'\nprovider = 'github'\n\

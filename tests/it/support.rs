@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use hookbot::server::{Bind, ConfigFile, Configuration, Control, Listener, Server, Settings};
 use hookbot_broker::Broker;
-use hookbot_log::MemoryLog;
+use hookbot_log::{Log, MemoryLog};
 use hookbot_protocol::{Key, Keys, Scope};
 use hookbot_routers::Router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -65,12 +65,15 @@ pub(crate) struct TestServer {
     pub(crate) control: Control,
     pub(crate) stop: CancellationToken,
     pub(crate) running: JoinHandle<()>,
+    fan_out: AbortHandle,
     pub(crate) configuration: Option<Arc<Configuration>>,
 }
 
 impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop.cancel();
+        // It would hold on to the log, which somebody may open again.
+        self.fan_out.abort();
     }
 }
 
@@ -84,6 +87,8 @@ pub(crate) struct Options {
     pub(crate) settings: Option<Box<dyn Change>>,
     pub(crate) routers: Vec<Arc<dyn Router>>,
     pub(crate) log_bytes: Option<usize>,
+    /// Instead of one in memory.
+    pub(crate) log: Option<Arc<dyn Log>>,
     pub(crate) config: Option<PathBuf>,
 }
 
@@ -106,9 +111,10 @@ impl TestServer {
         if let Some(change) = options.settings {
             change(&mut settings);
         }
-        let log = MemoryLog::new(options.log_bytes.unwrap_or(256 << 20));
-        let (broker, fan_out) = Broker::new(Arc::new(log));
-        tokio::spawn(fan_out.run());
+        let in_memory = || MemoryLog::new(options.log_bytes.unwrap_or(256 << 20));
+        let log = options.log.unwrap_or_else(|| Arc::new(in_memory()));
+        let (broker, fan_out) = Broker::new(log);
+        let fan_out = tokio::spawn(fan_out.run()).abort_handle();
         let mut server = Server::new(broker.clone(), settings).unwrap();
         for router in options.routers {
             server = server.with_router(router);
@@ -120,7 +126,7 @@ impl TestServer {
                 ..ConfigFile::default()
             };
             let config = file.load().unwrap();
-            server = server.with_configuration(file, config);
+            server = server.with_configuration(file, config).unwrap();
         }
         let configuration = server.configuration();
         let listeners = Listener::bind(&"127.0.0.1:0".parse().unwrap())
@@ -138,6 +144,7 @@ impl TestServer {
             control,
             stop,
             running,
+            fan_out,
             configuration,
         }
     }

@@ -2,19 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::account::Provider;
-use crate::app_key::AppKey;
+use crate::credential::Credential;
 use crate::error::Error;
 use crate::verdict::{Verdict, until_reset};
 use crate::wire::Wire;
@@ -33,17 +31,9 @@ pub struct Api {
     /// The last token that was sent, which nobody is to see.
     token: String,
     wire: Wire,
-    /// When the limit of requests, which is used up, begins anew.
+    /// When the limit of requests begins anew, where it is used up.
     not_before: Option<Instant>,
     tell: Arc<dyn Fn(&Wait) + Send + Sync>,
-}
-
-/// As whom to ask.
-pub enum Credential {
-    /// With a token: on GitHub one that may read webhooks, on GitLab one with the scope `api`.
-    Token(String),
-    /// As a GitHub App.
-    App(Box<AppKey>),
 }
 
 /// A pause before a request, and what for.
@@ -91,11 +81,7 @@ impl Api {
         if parsed.query().is_some() {
             return Err(bad("it has a query"));
         }
-        if let Credential::Token(token) = &credential {
-            let is_sendable =
-                !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-            is_sendable.then_some(()).ok_or(Error::Token)?;
-        }
+        credential.check()?;
         Ok(Self {
             provider,
             origin: format!("{scheme}://{authority}"),
@@ -115,10 +101,7 @@ impl Api {
     ///
     /// When there is no certificate in it.
     pub fn trust(mut self, pem: &[u8]) -> Result<Self, Error> {
-        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let found = found.ok().filter(|found| !found.is_empty());
-        let found = found.ok_or_else(|| Error::Url("the CA file holds no certificate".into()))?;
-        self.wire.trust(found);
+        self.wire.trust(pem)?;
         Ok(self)
     }
 
@@ -135,10 +118,10 @@ impl Api {
         self.provider
     }
 
-    /// Whether what is sent can be read on its way.
+    /// Whether others can read what is sent: there is no TLS, and it leaves this machine.
     #[must_use]
-    pub fn is_plain(&self) -> bool {
-        self.origin.starts_with("http:")
+    pub fn is_exposed(&self) -> bool {
+        self.origin.starts_with("http:") && !self.wire.is_local()
     }
 
     /// Asks for `target`, a path below the API's with its query.
@@ -156,11 +139,13 @@ impl Api {
         let (mut failures, mut limits, mut moves) = (0, 0, 0);
         loop {
             if let Some(until) = self.not_before.take() {
-                sleep_until(until).await;
+                let pause = until.duration_since(Instant::now());
+                self.pause(pause, "the limit of requests is used up".to_owned())
+                    .await;
             }
             let request = self.request(&method, &path)?;
             let reason = match self.wire.exchange(request).await {
-                Err(error) => self.mask(&chain(&*error)),
+                Err(error) => self.mask(&error.to_string()),
                 Ok(response) => {
                     let message = self.message(response.body());
                     let status = response.status();
@@ -227,31 +212,20 @@ impl Api {
     /// Where the limit is used up by the last answer, the next request waits before it is sent:
     /// asking on may get a client banned.
     fn note_limit(&mut self, headers: &HeaderMap) {
-        let Some(pause) = until_reset(headers).filter(|pause| *pause <= MAX_WAIT) else {
-            return;
-        };
-        let reason = "the limit of requests is used up".to_owned();
-        let provider = self.provider;
-        (self.tell)(&Wait {
-            provider,
-            pause,
-            reason,
-        });
-        self.not_before = Some(Instant::now() + pause);
+        let pause = until_reset(headers).filter(|pause| *pause <= MAX_WAIT);
+        self.not_before = pause.map(|pause| Instant::now() + pause);
     }
 
     fn request(&mut self, method: &Method, path: &str) -> Result<Request<Full<Bytes>>, Error> {
-        self.token = match &self.credential {
-            Credential::Token(token) => token.clone(),
-            Credential::App(key) => key.token(SystemTime::now())?,
-        };
+        self.token = self.credential.bearer()?;
         let bearer = HeaderValue::try_from(format!("Bearer {}", self.token));
         let mut bearer = bearer.map_err(|_| Error::Token)?;
         bearer.set_sensitive(true);
         let unfit = |_| Error::Url("it can't be sent".to_owned());
         let mut request = Request::new(Full::default());
         *request.method_mut() = method.clone();
-        *request.uri_mut() = path
+        let url = format!("{}{path}", self.origin);
+        *request.uri_mut() = url
             .parse()
             .map_err(|_| Error::Url(format!("{path:?} is no path")))?;
         let headers = request.headers_mut();
@@ -321,17 +295,6 @@ impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Api({}{})", self.origin, self.base)
     }
-}
-
-/// An error and its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Whether a refusal is of something that is not there (any more).

@@ -78,7 +78,7 @@ impl Delivery {
     /// The newest attempt.
     #[must_use]
     pub fn last(&self) -> &Attempt {
-        self.attempts.last().unwrap_or(&self.attempts[0])
+        &self.attempts[self.attempts.len() - 1]
     }
 
     /// What it is called, in its headers too.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hookbot_forward::tls::TlsError;
 use http::StatusCode;
 
 use crate::account::Provider;
@@ -19,6 +20,9 @@ pub enum Error {
     /// The private key of a GitHub App can't be used.
     #[error("the app's key is of no use: {0}")]
     Key(&'static str),
+    /// The certificates that are to be trusted can't be.
+    #[error("the CA file can't be used: {0}")]
+    Ca(#[from] TlsError),
     /// The provider answered, and the answer is no.
     #[error("{provider} refused {target} with {status}{}{}", because(message), hint(*provider, *status))]
     Refused {
@@ -65,19 +69,19 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether this is about one delivery alone, so that asking for the next one makes sense.
+    /// Whether this may be about one delivery alone, so that asking for the next one makes sense.
     #[must_use]
     pub fn is_of_one_delivery(&self) -> bool {
-        matches!(
-            self,
-            Self::Lost(_) | Self::Malformed { .. } | Self::Unavailable { .. }
-        )
-    }
-
-    /// Whether the provider said no, rather than nothing.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        match self {
+            Self::Lost(_) | Self::Malformed { .. } | Self::Unavailable { .. } => true,
+            Self::Refused { status, .. } => [
+                StatusCode::NOT_FOUND,
+                StatusCode::GONE,
+                StatusCode::UNPROCESSABLE_ENTITY,
+            ]
+            .contains(status),
+            _ => false,
+        }
     }
 }
 

@@ -13,7 +13,7 @@
 
 mod account;
 mod api;
-mod app_key;
+mod credential;
 mod delivery;
 mod error;
 mod github;
@@ -26,8 +26,8 @@ mod verdict;
 mod wire;
 
 pub use account::{Account, Provider};
-pub use api::{Api, Credential, Wait};
-pub use app_key::AppKey;
+pub use api::{Api, Wait};
+pub use credential::{AppKey, Credential};
 pub use delivery::{Attempt, Content, Delivery};
 pub use error::Error;
 pub use hook::{Hook, HookEntry};

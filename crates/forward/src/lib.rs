@@ -10,20 +10,42 @@
 
 pub mod connector;
 pub mod message;
+pub mod pace;
+pub mod replay;
+pub mod resign;
 pub mod save;
 pub mod saved;
 pub mod script;
 pub mod source;
+
+pub mod exec;
+mod headers;
+mod reply;
+pub mod taker;
 pub mod target;
 pub mod tls;
 
-mod headers;
-mod reply;
+mod breaker;
+pub mod forwarder;
+pub mod letters;
+pub mod place;
+pub mod selection;
+pub mod store;
+pub mod told;
+mod window;
 
+pub use exec::{Exec, ExecSettings};
+pub use forwarder::{Forwarder, Settings, Summary};
+pub use letters::Letters;
 pub use message::Message;
+pub use place::Place;
 pub use reply::{Reply, SendError};
 pub use save::{SaveError, Saver};
 pub use saved::{Saved, SavedError};
 pub use script::{ScriptOptions, Tool};
+pub use selection::Selection;
 pub use source::{Given, Source, Trouble};
+pub use store::{Pair, Store};
+pub use taker::{Answer, Taker, Verdict};
 pub use target::{Target, TargetSettings};
+pub use told::{Tell, Told};

@@ -53,6 +53,32 @@ impl Message {
         scheme.event_type(&self.request(&headers))
     }
 
+    /// Whether this is such an event: `issues.opened`, every `issues`, or what scripts written for
+    /// gosmee call it, see [`Self::plain_event`].
+    #[must_use]
+    pub fn is_event(&self, name: &str) -> bool {
+        let is_named = |kind: String| {
+            let general = kind.split_once('.').map_or(&*kind, |(general, _)| general);
+            name == kind || name == general
+        };
+        self.event_type().is_some_and(is_named) || self.plain_event().is_some_and(is_named)
+    }
+
+    /// The event as one plain word, which gosmee makes of the headers of forges: `Push Hook` is
+    /// `push_hook`, and of `pr:opened` only `pr` is left.
+    #[must_use]
+    pub fn plain_event(&self) -> Option<String> {
+        let text = FORGES.iter().find_map(|name| self.header(name))?;
+        let text = text.to_lowercase().replace([' ', '/'], "_");
+        let is_plain = |char: char| char.is_alphanumeric() || char == '_';
+        let word: String = text
+            .chars()
+            .skip_while(|char| !is_plain(*char))
+            .take_while(|char| is_plain(*char))
+            .collect();
+        Some(word).filter(|word| !word.is_empty())
+    }
+
     /// What the sender calls this delivery.
     #[must_use]
     pub fn delivery_id(&self) -> Option<String> {
@@ -111,6 +137,15 @@ impl Message {
     }
 }
 
+/// Where forges say what happened, in gosmee's order.
+const FORGES: [&str; 5] = [
+    "x-github-event",
+    "x-gitlab-event",
+    "x-gitea-event",
+    "x-forgejo-event",
+    "x-event-key",
+];
+
 /// Headers by which a provider is known; a forge that imitates another comes first.
 const SIGNS: [(&str, Provider); 20] = [
     ("x-forgejo-event", Provider::Forgejo),
@@ -136,7 +171,7 @@ const SIGNS: [(&str, Provider); 20] = [
 ];
 
 #[cfg(test)]
-pub(crate) fn test_message(headers: &[(&str, &str)], payload: &'static [u8]) -> Message {
+pub(crate) fn test_message(headers: &[(&str, &str)], payload: &[u8]) -> Message {
     let mut event = bare("a/b".to_owned());
     event.headers = headers
         .iter()
@@ -144,7 +179,7 @@ pub(crate) fn test_message(headers: &[(&str, &str)], payload: &'static [u8]) -> 
         .collect();
     Message {
         event,
-        payload: payload.into(),
+        payload: payload.to_vec().into(),
     }
 }
 
@@ -162,6 +197,34 @@ mod tests {
         message.event.attributes.extend([verified]);
         assert_eq!(message.event_type().as_deref(), Some("t"));
         assert_eq!(message.delivery_id().as_deref(), Some("i"));
+    }
+
+    #[test]
+    fn an_event_is_known_by_each_of_its_names() {
+        for (header, value, body, names) in [
+            (
+                "x-github-event",
+                "issues",
+                r#"{"action":"opened"}"#,
+                &["issues", "issues.opened"][..],
+            ),
+            (
+                "x-gitlab-event",
+                "Push Hook",
+                "",
+                &["Push Hook", "push_hook"],
+            ),
+            ("x-event-key", "pr:opened", "", &["pr:opened", "pr"]),
+        ] {
+            let message = test_message(&[(header, value)], body.as_bytes());
+            for name in names {
+                assert!(message.is_event(name), "{name}");
+            }
+            assert!(
+                !message.is_event("push") && !message.is_event(""),
+                "{value}"
+            );
+        }
     }
 
     #[test]

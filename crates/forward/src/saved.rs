@@ -157,7 +157,7 @@ impl Saved {
         let start = name.len().checked_sub("2026-01-31T12.30.01.007".len())?;
         let text = name.get(start..start + "2026-01-31T12.30".len())?;
         let time = DateTime::strptime("%Y-%m-%dT%H.%M", text).ok()?;
-        Some(TimeZone::UTC.to_timestamp(time).ok()?)
+        TimeZone::UTC.to_timestamp(time).ok()
     }
 }
 

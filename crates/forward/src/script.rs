@@ -16,7 +16,8 @@ pub enum Tool {
     /// curl, which sends every header and body as it is.
     #[default]
     Curl,
-    /// `HTTPie`, which people read more easily. Headers must be UTF-8 for it.
+    /// `HTTPie`, which people read more easily. It does not know headers that are not UTF-8, which
+    /// are left out.
     Httpie,
 }
 
@@ -112,9 +113,11 @@ fn httpie(method: &Method, message: &Message) -> Vec<u8> {
     ];
     for (name, value) in &headers {
         // The space keeps an @ or a = from meaning a file or JSON.
-        words.push(match value.as_bytes() {
-            b"" => quoted(format!("{name};").as_bytes()),
-            value => quoted(&[name.as_str().as_bytes(), b": ", value].concat()),
+        words.push(match str::from_utf8(value.as_bytes()) {
+            Ok("") => quoted(format!("{name};").as_bytes()),
+            Ok(value) => quoted(format!("{name}: {value}").as_bytes()),
+            // It would send nothing at all.
+            Err(_) => continue,
         });
     }
     for own in [header::ACCEPT, header::ACCEPT_ENCODING, header::USER_AGENT] {

@@ -9,10 +9,13 @@ use futures_util::stream::BoxStream;
 use crate::message::Message;
 
 pub mod channel;
+pub mod files;
 pub mod hookbot;
+pub mod past;
 
 mod envelope;
 mod event_stream;
+pub mod sealed;
 
 /// Something that gives messages.
 pub trait Source: Send + Sync {

@@ -239,6 +239,10 @@ impl Target {
         if let Some(authorization) = &url.proxy_authorization {
             headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
         }
+        // Whoever posts nothing has to say so (RFC 9110, section 8.6).
+        if !message.payload.is_empty() || !matches!(method, Method::GET | Method::HEAD) {
+            headers.insert(header::CONTENT_LENGTH, message.payload.len().into());
+        }
         let mut request = Request::new(Full::new(message.payload.clone()));
         *request.uri_mut() = self.uri(message)?;
         *request.method_mut() = method;
@@ -246,9 +250,13 @@ impl Target {
         Ok(request)
     }
 
-    /// The URL for a message: the target's, with what is kept of its topic, and its query behind
-    /// the target's own.
-    fn uri(&self, message: &Message) -> Result<Uri, SendError> {
+    /// The URL that a message is sent to: the target's, with what is kept of its topic, and its
+    /// query behind the target's own.
+    ///
+    /// # Errors
+    ///
+    /// When the message makes no URL.
+    pub fn uri(&self, message: &Message) -> Result<Uri, SendError> {
         let Url { origin, target, .. } = &*self.url;
         let mut path = target.path().to_owned();
         if let PathMode::Keep { below } = &self.settings.path
@@ -350,7 +358,7 @@ fn tcp(url: &str, settings: &TargetSettings) -> Result<(Url, Way), TargetError> 
         .transpose()?;
     let slash = || PathAndQuery::from_static("/");
     let target = parts.path_and_query.unwrap_or_else(slash);
-    let masked = user_info.map_or("", |_| "***@");
+    let credentials = user_info.map_or("", |_| "***@");
     let url = Url {
         host: HeaderValue::try_from(address)
             .map_err(|_| TargetError::Url("its host can't be sent"))?,
@@ -359,7 +367,7 @@ fn tcp(url: &str, settings: &TargetSettings) -> Result<(Url, Way), TargetError> 
             .as_ref()
             .filter(|_| !tls)
             .and_then(|proxy| proxy.authorization.clone()),
-        shown: format!("{scheme}://{masked}{address}{}", mask(&target)),
+        shown: masked(&format!("{scheme}://{credentials}{address}{target}")),
         name: format!("{origin}{target}"),
         origin,
         target,
@@ -390,7 +398,7 @@ fn unix(rest: &str) -> Result<(Url, Way), TargetError> {
         host: HeaderValue::from_static("localhost"),
         authorization: None,
         proxy_authorization: None,
-        shown: format!("unix:{path}:{}", mask(&target)),
+        shown: masked(&format!("unix:{path}:{target}")),
         name: format!("unix:{path}:{target}"),
         target,
     };
@@ -409,17 +417,22 @@ fn basic(user_info: &str) -> Result<HeaderValue, TargetError> {
     Ok(value)
 }
 
-/// Path and query with `***` for each value: it may be a key.
-fn mask(target: &PathAndQuery) -> String {
-    let Some(query) = target.query() else {
-        return target.path().to_owned();
-    };
-    let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((name, _)) => format!("{name}=***"),
-        None => pair.to_owned(),
-    });
-    let query: Vec<_> = pairs.collect();
-    format!("{}?{}", target.path(), query.join("&"))
+/// A target's [name](Target::name) as it may be shown to anybody: with `***` for each value in its
+/// query, which may be a key. Any other text is left alone.
+#[must_use]
+pub fn masked(name: &str) -> String {
+    let is_url = ["http://", "https://", "unix:"];
+    let is_url = is_url.iter().any(|begin| name.starts_with(begin));
+    match name.split_once('?').filter(|_| is_url) {
+        None => name.to_owned(),
+        Some((path, query)) => {
+            let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+                Some((name, _)) => format!("{name}=***"),
+                None => pair.to_owned(),
+            });
+            format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
+        }
+    }
 }
 
 /// What hyper says, as one of ours.

@@ -2,11 +2,13 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::message::{Message, Said};
@@ -17,6 +19,7 @@ pub(crate) struct Feed {
     items: mpsc::Receiver<Result<Said, Error>>,
     /// Where to go on behind what the consumer has taken.
     place: Option<String>,
+    heard: Heard,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -27,8 +30,23 @@ pub(crate) struct Outlet {
     /// An error that the consumer has not made room for yet. A later one takes its place: both
     /// mark the same gap between two messages.
     pub(crate) waiting: Option<Error>,
+    pub(crate) heard: Heard,
     /// Ready once nobody wants more messages, however it ends.
     pub(crate) stop: oneshot::Receiver<()>,
+}
+
+/// When a sign of life last came from the server.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard(Arc<Mutex<Option<Instant>>>);
+
+impl Heard {
+    pub(crate) fn at(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, moment: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(moment);
+    }
 }
 
 impl Feed {
@@ -38,14 +56,17 @@ impl Feed {
     ) -> Self {
         let (sender, items) = mpsc::channel(CAPACITY);
         let (stop, stopped) = oneshot::channel();
+        let heard = Heard::default();
         let task = tokio::spawn(work(Outlet {
             items: sender,
             waiting: None,
+            heard: heard.clone(),
             stop: stopped,
         }));
         Self {
             items,
             place: None,
+            heard,
             stop,
             task,
         }
@@ -58,6 +79,11 @@ impl Feed {
     /// Where to go on behind what the consumer has taken, as far as the server tells.
     pub(crate) fn place(&self) -> Option<&str> {
         self.place.as_deref()
+    }
+
+    /// When a sign of life last came from the server.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        self.heard.at()
     }
 
     fn poll_item(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {

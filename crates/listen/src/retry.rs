@@ -49,6 +49,13 @@ impl RetryingMessages {
         self.0.place()
     }
 
+    /// When a sign of life last came from the server, if only the answer to a ping. While the
+    /// consumer takes nothing, the server is not listened to.
+    #[must_use]
+    pub fn heard(&self) -> Option<Instant> {
+        self.0.heard()
+    }
+
     /// Closes the connection, if there is one, and waits until the server has agreed, or a few
     /// seconds. Messages that arrive meanwhile are dropped.
     pub async fn finish(self) {

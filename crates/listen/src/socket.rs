@@ -85,10 +85,12 @@ impl Socket {
         let Outlet {
             items,
             waiting,
+            heard,
             stop,
         } = outlet;
         let mut room = None;
         let mut reading_since = Instant::now();
+        heard.set(reading_since);
         let mut next_ping = Some(reading_since + ping_pause(&timing));
         loop {
             let given_up = self.stream.get_ref().at.max(reading_since) + timing.silence;
@@ -118,6 +120,7 @@ impl Socket {
                     }
                 }
                 frame = self.stream.next(), if room.is_some() => {
+                    heard.set(self.stream.get_ref().at);
                     let Some(item) = self.read(frame).await else {
                         continue;
                     };

@@ -66,7 +66,7 @@ impl Call {
                 flaw
             });
         }
-        check_first(name)?;
+        check_first(name, false)?;
         if is_unsafe && BROKERS_OWN.contains(&first_segment(name)) {
             return Err(TopicError::Reserved.into());
         }

@@ -49,6 +49,18 @@ impl Filter {
         }
     }
 
+    /// Whether there can be a message for both.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (filter, Self::Topic(topic)) | (Self::Topic(topic), filter) => filter.matches(topic),
+            (Self::Prefix(Prefix(one)), Self::Prefix(Prefix(other))) => {
+                let are_nested = one.starts_with(&**other) || other.starts_with(&**one);
+                are_nested && one.starts_with('/') == other.starts_with('/')
+            }
+        }
+    }
+
     /// The text under which a hub files this filter: what [`Topic::as_str`] or
     /// [`Topic::ancestors`] gives for a topic that it matches.
     #[must_use]
@@ -108,6 +120,26 @@ pub struct FilterError(#[from] TopicError);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filters_meet_where_one_holds_the_other() {
+        for (one, other, meet) in [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("a/", "a/b", true),
+            ("a/", "ab", false),
+            ("a/", "a/b/", true),
+            ("a/b/", "a/c/", false),
+            ("/", "a/", true),
+            ("/", "/unsafe/", false),
+            ("/unsafe/", "/unsafe/a/", true),
+            ("/unsafe/a", "a", false),
+        ] {
+            let [one, other] = [one, other].map(|text| Filter::parse(text).unwrap());
+            assert_eq!(one.meets(&other), meet, "{one} {other}");
+            assert_eq!(other.meets(&one), meet, "{other} {one}");
+        }
+    }
 
     #[test]
     fn a_filter_matches_its_topic_or_what_is_below_its_prefix() {

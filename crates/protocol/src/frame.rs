@@ -30,7 +30,17 @@ pub fn split_prefixed(frame: &[u8]) -> Option<(&str, &[u8])> {
 /// One whole frame with this payload, for what is not a message.
 #[must_use]
 pub fn encode(payload: &[u8]) -> Vec<u8> {
-    let mut frame = header(payload.len());
+    whole(FINAL_BINARY, payload)
+}
+
+/// One whole frame with this text, for other programs' protocols.
+#[must_use]
+pub fn encode_text(text: &str) -> Vec<u8> {
+    whole(FINAL_TEXT, text.as_bytes())
+}
+
+fn whole(start: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = header(start, payload.len());
     frame.extend_from_slice(payload);
     frame
 }
@@ -43,15 +53,15 @@ pub(crate) fn head(form: Form, message: &Message) -> Box<[u8]> {
         Form::Prefixed => [message.topic().as_str().as_bytes(), b"\0"].concat(),
         Form::Event(epoch) => frame_start(message, epoch),
     };
-    let mut head = header(start.len() + message.body_in(form).len());
+    let mut head = header(FINAL_BINARY, start.len() + message.body_in(form).len());
     head.extend(start);
     head.into()
 }
 
-/// The header of one final binary frame (RFC 6455, section 5.2).
-fn header(length: usize) -> Vec<u8> {
+/// The header of one final frame (RFC 6455, section 5.2).
+fn header(start: u8, length: usize) -> Vec<u8> {
     let mut header = Vec::with_capacity(10);
-    header.push(FINAL_BINARY);
+    header.push(start);
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(length @ ..=125), _) => header.push(length),
         (_, Ok(length)) => {
@@ -65,6 +75,9 @@ fn header(length: usize) -> Vec<u8> {
     }
     header
 }
+
+/// FIN, and opcode 1.
+const FINAL_TEXT: u8 = 0x81;
 
 /// FIN, and opcode 2.
 const FINAL_BINARY: u8 = 0x82;
@@ -82,9 +95,10 @@ mod tests {
             (65_535, &[0x82, 126, 0xff, 0xff]),
             (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
         ] {
-            assert_eq!(super::header(payload), header);
+            assert_eq!(super::header(FINAL_BINARY, payload), header);
         }
         assert_eq!(encode(b"hi"), b"\x82\x02hi");
+        assert_eq!(encode_text("hi"), b"\x81\x02hi");
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use deny_list::{Denied, DeniedError, DenyList, DenyListError};
 pub use envelope::{Envelope, EnvelopeError};
 pub use filter::{Filter, FilterError};
 pub use fingerprint::{Fingerprint, FingerprintError};
-pub use frame::{Form, encode, split_prefixed};
+pub use frame::{Form, encode, encode_text, split_prefixed};
 pub use headers::Headers;
 pub use key::{DerivedKey, EmptyKey, Grant, Key, Keys};
 pub use message::{Format, Message, Publication};

@@ -269,7 +269,7 @@ fn classify(text: &str) -> Result<Endpoint, PathError> {
     };
     match rest.split_once('/') {
         Some(("pub", name)) => {
-            check_first(name)?;
+            check_first(name, is_unsafe)?;
             if is_unsafe && BROKERS_OWN.contains(&first_segment(name)) {
                 return Err(TopicError::Reserved.into());
             }
@@ -279,11 +279,11 @@ fn classify(text: &str) -> Result<Endpoint, PathError> {
             }
         }
         Some(("sub", name)) => {
-            check_first(name)?;
+            check_first(name, is_unsafe)?;
             Ok(Endpoint::Subscribe(filter(name, is_unsafe)))
         }
         Some(("answer", name)) => {
-            check_first(name)?;
+            check_first(name, false)?;
             Ok(Endpoint::Answer(filter(name, is_unsafe)))
         }
         _ if is_unsafe || RESERVED.contains(&first_segment(rest)) => Ok(Endpoint::Other),
@@ -399,6 +399,8 @@ mod tests {
             ("/sub/a/%3Frecursive", subscribe("a/")),
             ("/unsafe/sub/", subscribe("/unsafe/")),
             ("/unsafe/sub/parked/", subscribe("/unsafe/parked/")),
+            ("/unsafe/sub/smee/a", subscribe("/unsafe/smee/a")),
+            ("/unsafe/sub/smee/", subscribe("/unsafe/smee/")),
             ("/a/b", combined("a/b")),
             ("/a/", combined("a/")),
             ("/", combined("/")),

@@ -20,13 +20,13 @@ impl Topic {
     ///
     /// Says which rule the text breaks; see [`TopicError`].
     pub fn parse(text: &str) -> Result<Self, TopicError> {
-        let (path, name) = match text.strip_prefix(UNSAFE) {
-            Some(name) => ("/unsafe/pub/", name),
-            None => ("/pub/", text),
+        let (path, name, is_unsafe) = match text.strip_prefix(UNSAFE) {
+            Some(name) => ("/unsafe/pub/", name, true),
+            None => ("/pub/", text, false),
         };
         check_size(path, name)?;
         name.split('/').try_for_each(check_segment)?;
-        check_first(name)?;
+        check_first(name, is_unsafe)?;
         Ok(Self(text.into()))
     }
 
@@ -131,9 +131,12 @@ pub(crate) fn check_segment(segment: &str) -> Result<(), TopicError> {
 /// Checks that `name`, a topic without its `/unsafe/`, does not begin with a reserved segment.
 ///
 /// A token for `/pub/x` also opens what a token for the bare path `/pub/x` opens; were `pub/x` a
-/// topic, that would be `/sub/pub/x`.
-pub(crate) fn check_first(name: &str) -> Result<(), TopicError> {
-    if RESERVED.contains(&first_segment(name)) {
+/// topic, that would be `/sub/pub/x`. Below `/unsafe/`, what the broker itself publishes is a topic
+/// like any.
+pub(crate) fn check_first(name: &str, is_unsafe: bool) -> Result<(), TopicError> {
+    let first = first_segment(name);
+    let is_brokers_own = is_unsafe && BROKERS_OWN.contains(&first);
+    if RESERVED.contains(&first) && !is_brokers_own {
         return Err(TopicError::Reserved);
     }
     Ok(())
@@ -210,6 +213,7 @@ mod tests {
             ("unsafe/a", TopicError::Reserved),
             ("metrics", TopicError::Reserved),
             ("/unsafe/sub/a", TopicError::Reserved),
+            ("smee/a", TopicError::Reserved),
             (&long, TopicError::TooLong),
             (&deep, TopicError::TooManySegments),
         ] {
@@ -225,6 +229,7 @@ mod tests {
             "%2F",
             "/unsafe/a",
             "/unsafe/parked/a",
+            "/unsafe/smee/a",
         ] {
             assert_eq!(Topic::parse(text).unwrap().as_str(), text);
         }

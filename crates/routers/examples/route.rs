@@ -149,7 +149,11 @@ fn push(number: usize) -> Result<Message, Box<dyn Error>> {
         attributes: [("verified_by", &b"github"[..])].into_iter().collect(),
         ..Publication::new(Topic::parse("/unsafe/github.com/org/acme")?, body)
     };
-    Ok(Message::new(publication, Offset(1), SystemTime::now()))
+    Ok(Message::new(
+        publication,
+        Offset(number as u64),
+        SystemTime::now(),
+    ))
 }
 
 const SECRET: &[u8] = b"a secret for measuring alone";

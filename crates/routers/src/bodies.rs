@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use bytes::Bytes;
+use hookbot_protocol::Offset;
 use minijinja::value::Value;
 
 use crate::json;
 
-/// The JSON of the last bodies; clones share it.
+/// The JSON of the last bodies in one log; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Bodies(Arc<Mutex<Lately>>);
 
@@ -23,8 +23,9 @@ struct Lately {
 
 #[derive(Debug)]
 struct Body {
-    /// Held, its place in memory is nobody else's, and so tells bodies apart.
-    text: Bytes,
+    /// Whose it is. Who catches up has another copy of the same message.
+    offset: Offset,
+    bytes: usize,
     json: OnceLock<Option<Value>>,
 }
 
@@ -34,36 +35,35 @@ impl Bodies {
         *self.lately() = Lately::default();
     }
 
-    /// The JSON of a body, if it is that.
-    pub(crate) fn json(&self, text: &Bytes) -> Option<Value> {
+    /// The JSON of the body of the message at this offset, if it is that.
+    pub(crate) fn json(&self, offset: Offset, text: &[u8]) -> Option<Value> {
         let parse = || json::parse(text).ok();
         if text.len() > LARGE {
             return parse();
         }
         // Parsed without the lock, and waited for by whoever else wants it.
-        let body = self.body(text);
+        let body = self.body(offset, text.len());
         body.json.get_or_init(parse).clone()
     }
 
-    fn body(&self, text: &Bytes) -> Arc<Body> {
+    fn body(&self, offset: Offset, bytes: usize) -> Arc<Body> {
         let mut lately = self.lately();
-        let is_it = |body: &&Arc<Body>| {
-            body.text.as_ptr() == text.as_ptr() && body.text.len() == text.len()
-        };
-        if let Some(body) = lately.bodies.iter().rev().find(is_it) {
+        let mut bodies = lately.bodies.iter().rev();
+        if let Some(body) = bodies.find(|body| body.offset == offset) {
             return body.clone();
         }
-        while lately.bodies.len() >= MAX_BODIES || lately.bytes + text.len() > MAX_BYTES {
+        while lately.bodies.len() >= MAX_BODIES || lately.bytes + bytes > MAX_BYTES {
             let Some(oldest) = lately.bodies.pop_front() else {
                 break;
             };
-            lately.bytes -= oldest.text.len();
+            lately.bytes -= oldest.bytes;
         }
         let body = Arc::new(Body {
-            text: text.clone(),
+            offset,
+            bytes,
             json: OnceLock::new(),
         });
-        lately.bytes += text.len();
+        lately.bytes += bytes;
         lately.bodies.push_back(body.clone());
         body
     }
@@ -95,30 +95,27 @@ mod tests {
     #[test]
     fn a_body_is_parsed_once_as_long_as_it_is_kept() {
         let bodies = Bodies::default();
-        let text = Bytes::from(vec![b'1'; 3]);
-        assert_eq!(bodies.json(&text), Some(Value::from(111)));
-        let first = bodies.body(&text);
-        assert!(first.json.get().is_some());
-        let again = bodies.clone().body(&text.clone());
-        assert!(Arc::ptr_eq(&first, &again));
-        // One that only reads the same is another message's.
-        for other in [Bytes::copy_from_slice(&text), text.slice(..2)] {
-            assert!(bodies.body(&other).json.get().is_none());
-        }
+        assert_eq!(bodies.json(Offset(1), b"111"), Some(Value::from(111)));
+        // What is kept is told by the wrong text, which nobody looks at again.
+        assert_eq!(bodies.clone().json(Offset(1), b"2"), Some(Value::from(111)));
+        assert_eq!(
+            bodies.json(Offset(2), b"111").as_ref(),
+            Some(&Value::from(111))
+        );
         bodies.forget();
-        assert!(bodies.body(&text).json.get().is_none());
-        assert_eq!(bodies.json(&Bytes::from_static(b"no JSON")), None);
+        assert_eq!(bodies.json(Offset(1), b"2"), Some(Value::from(2)));
+        assert_eq!(bodies.json(Offset(3), b"no JSON"), None);
     }
 
     #[test]
     fn few_are_kept() {
         let bodies = Bodies::default();
         for size in [1, 10_000, LARGE, LARGE + 1] {
-            for _ in 0..100 {
-                bodies.json(&Bytes::from(vec![b' '; size]));
+            for number in 0..100 {
+                bodies.json(Offset(number), &vec![b' '; size]);
             }
             let lately = bodies.lately();
-            let bytes: usize = lately.bodies.iter().map(|body| body.text.len()).sum();
+            let bytes: usize = lately.bodies.iter().map(|body| body.bytes).sum();
             assert_eq!(bytes, lately.bytes);
             assert!(bytes <= MAX_BYTES && lately.bodies.len() <= MAX_BODIES);
         }

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use hookbot_protocol::{Filter, Topic};
 
+use crate::draft::{Draft, own_topic};
 use crate::github::Github;
 use crate::route::{Fault, Part, Preset, Route};
-use crate::rule::{What, own_topic};
+use crate::rule::What;
 use crate::template::{Condition, Kind, Template, literal, reason};
 
 /// What is wrong with a route, so far.
@@ -127,7 +128,7 @@ impl Faults {
             let value = self.compile(part, Template::new(source, Kind::Line));
             headers.extend(value.map(|value| (name.clone(), value)));
         }
-        What::Templates { to, body, headers }
+        What::Draft(Draft { to, body, headers })
     }
 }
 

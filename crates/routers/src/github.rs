@@ -46,13 +46,20 @@ impl Github {
     pub fn route(&self, message: &Message) -> Result<Vec<Publication>, RouteError> {
         let delivery = delivery(&message.publication)?;
         self.verifier.verify(&delivery)?;
+        publications(&delivery)
+    }
 
-        let json = json(&delivery.payload);
-        let publication = match &*delivery.event {
-            "push" => pushed(&json)?,
-            _ => happened(&delivery, &json)?,
-        };
-        Ok(publication.into_iter().collect())
+    /// What to publish because of a message that a source has verified, as it came.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be understood.
+    pub(crate) fn route_verified(message: &Message) -> Result<Vec<Publication>, RouteError> {
+        // Of an envelope it would be the outside that was signed.
+        if message.publication.headers.get(EVENT).is_none() {
+            return Err(RouteError::NotADelivery);
+        }
+        publications(&delivery(&message.publication)?)
     }
 
     /// Where GitHub's webhooks post.
@@ -126,6 +133,16 @@ struct Update<'a> {
     #[serde(rename = "SHA")]
     sha: &'a str,
     who: &'a str,
+}
+
+/// What to publish for a delivery that is GitHub's.
+fn publications(delivery: &Envelope) -> Result<Vec<Publication>, RouteError> {
+    let json = json(&delivery.payload);
+    let publication = match &*delivery.event {
+        "push" => pushed(&json)?,
+        _ => happened(delivery, &json)?,
+    };
+    Ok(publication.into_iter().collect())
 }
 
 /// What GitHub sent: from the headers it came with, or from the envelope that the body is once
@@ -242,7 +259,7 @@ mod tests {
     fn route(message: &Message) -> Result<Vec<(String, String)>, RouteError> {
         let github = Github::new(SECRET).expect("a secret");
         let result = github.route(message).map(texts);
-        match (&result, Router::route(&preset(), message)) {
+        match (&result, Router::route(&preset(Some(SECRET)), message)) {
             (Ok(texts), Outcome::NotMatched(Unmatched::Nothing)) => assert!(texts.is_empty()),
             (Ok(expected), Outcome::Published(publications)) => {
                 assert_eq!(&texts(publications), expected);
@@ -261,13 +278,13 @@ mod tests {
         result
     }
 
-    fn preset() -> Rule {
+    fn preset(secret: Option<&[u8]>) -> Rule {
         let route = Route {
             name: "github".to_owned(),
             preset: Some(Preset::Github),
             ..Route::default()
         };
-        Rule::new(route, Some(SECRET)).expect("a good route")
+        Rule::new(route, secret).expect("a good route")
     }
 
     fn texts(publications: Vec<Publication>) -> Vec<(String, String)> {
@@ -472,6 +489,43 @@ mod tests {
             ..envelope
         };
         assert!(matches!(with(&other), Err(RouteError::BadSignature)));
+    }
+
+    #[test]
+    fn what_a_source_has_verified_needs_no_secret_here() {
+        let verified = |by: &str, message: Message| {
+            let publication = Publication {
+                attributes: [("verified_by", by.as_bytes())].into_iter().collect(),
+                ..message.publication
+            };
+            let message = Message::new(publication, Offset(1), SystemTime::UNIX_EPOCH);
+            [None, Some(SECRET)].map(|secret| Router::route(&preset(secret), &message))
+        };
+        let push = || posted(&[("x-github-event", b"push")], PUSH.as_bytes());
+        for outcome in verified("github", push()) {
+            let Outcome::Published(publications) = outcome else {
+                panic!("{outcome:?}");
+            };
+            assert_eq!(texts(publications), to_main());
+        }
+        // Another's word for it is no word of GitHub's.
+        let outcomes = verified("gitea", push());
+        assert!(matches!(
+            outcomes[0],
+            Outcome::Refused(RouteError::NoSecret)
+        ));
+        assert!(matches!(
+            outcomes[1],
+            Outcome::Refused(RouteError::Unsigned)
+        ));
+        // What is in an envelope is not what the source has looked at.
+        let envelope = Envelope::new(&push().publication.headers, PUSH.into());
+        for outcome in verified("github", posted(&[], &envelope.to_json())) {
+            assert!(matches!(
+                outcome,
+                Outcome::Refused(RouteError::NotADelivery)
+            ));
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod signature;
 mod absent;
 mod bodies;
 mod cycle;
+mod draft;
 mod faults;
 mod hops;
 mod json;
@@ -50,4 +51,12 @@ pub use outcome::{Outcome, Unmatched};
 pub use route::{Fault, Part, Preset, Route};
 pub use router::{RouteError, Router};
 pub use rule::Rule;
-pub use view::NAMES;
+pub use template::{Condition, Kind, Template};
+pub use view::{NAMES, View};
+
+#[cfg(test)]
+mod tests {
+    mod conditions;
+    mod payloads;
+    pub(crate) mod samples;
+}

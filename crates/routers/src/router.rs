@@ -69,8 +69,10 @@ pub enum RouteError {
     /// The message has been through too many rules.
     #[error("routed {} times already, so it goes in circles", Hops::MAX)]
     Circle,
-    /// The rule needs a secret to verify with.
-    #[error("the secret that GitHub signs with is not known")]
+    /// Nobody has verified it, and the rule has no secret to verify it with.
+    #[error(
+        "no source has verified it as GitHub's, and the secret that GitHub signs with is not known"
+    )]
     NoSecret,
     /// The router has a bug.
     #[error("the router panicked")]

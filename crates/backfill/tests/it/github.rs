@@ -97,7 +97,7 @@ async fn what_comes_while_pages_are_read_moves_nothing_and_is_there_the_next_tim
 async fn reading_ends_with_the_first_page_that_is_old_altogether() {
     let server = StandIn::start().await;
     server.state().sent = sent(1_000);
-    let since = Timestamp::from_second(1_795_651_200 + 850).unwrap();
+    let since: Timestamp = "2026-01-31T00:14:10Z".parse().unwrap();
     let found = hook(&server)
         .attempts(|attempt| attempt.at.unwrap() < since)
         .await

@@ -36,7 +36,9 @@ async fn pages_that_move_while_they_are_read_hide_nothing_and_repeat_nothing() {
             }
         }
     }));
-    let found = Delivery::group(hook(&server).attempts(|_| false).await.unwrap());
+    let attempts = hook(&server).attempts(|_| false).await.unwrap();
+    assert_eq!(attempts.len(), 70);
+    let found = Delivery::group(attempts);
     let ids: Vec<_> = found.iter().map(Delivery::id).collect();
     let expected: Vec<_> = (1..=70).map(|n| format!("d{n}")).collect();
     assert_eq!(ids, expected);

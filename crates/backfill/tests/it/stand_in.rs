@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) sent: Vec<Sent>,
     /// Listed, and not there when asked for.
     pub(crate) gone: HashSet<u64>,
+    /// Not delivered again.
+    pub(crate) too_old: HashSet<u64>,
     pub(crate) hooks: Vec<Value>,
     /// Answers to the next requests, instead of the right ones.
     pub(crate) faults: VecDeque<Fault>,
@@ -82,7 +84,7 @@ impl Sent {
         Self {
             id,
             delivery: delivery.to_owned(),
-            at: format!("2026-11-26T{hour:02}:{minute:02}:{:02}Z", second % 60),
+            at: format!("2026-01-31T{hour:02}:{minute:02}:{:02}Z", second % 60),
             event: "push",
             status: 200,
             is_repeated: false,
@@ -241,7 +243,12 @@ impl State {
             ("GET", ["7", "deliveries"]) => self.deliveries(address, path, &query),
             ("GET", ["7", "events"]) => self.events(address, path, &query),
             ("GET", ["7", "deliveries", id]) => self.detail(id.parse().unwrap()),
-            ("POST", ["7", "deliveries", _, "attempts"]) => reply(202, &[], "{}".to_owned()),
+            ("POST", ["7", "deliveries", id, "attempts"]) => {
+                if self.too_old.contains(&id.parse().unwrap()) {
+                    return refuse(422, "Delivery is too old to be redelivered");
+                }
+                reply(202, &[], "{}".to_owned())
+            }
             ("POST", ["7", "events", _, "resend"]) => {
                 reply(201, &[], r#"{"response_status":200}"#.to_owned())
             }

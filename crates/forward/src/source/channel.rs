@@ -19,6 +19,7 @@ use tracing::warn;
 
 use super::envelope::{Envelope, Fidelity};
 use super::event_stream::{EventStream, Item};
+use super::sealed::ChannelKey;
 use super::{Given, Source, Trouble};
 use crate::target::{Target, TargetError, TargetSettings};
 
@@ -53,6 +54,8 @@ impl FromStr for ChannelKind {
 pub struct Channel {
     server: Target,
     kind: ChannelKind,
+    /// What its events may be encrypted for.
+    key: Option<ChannelKey>,
     /// How long a living server may say nothing: both kinds say something every 30 s.
     silence: Duration,
     /// The longest pause before connecting again.
@@ -76,9 +79,17 @@ impl Channel {
         Ok(Self {
             server,
             kind: if is_smees { ChannelKind::Smee } else { kind },
+            key: None,
             silence: Duration::from_secs(70),
             last_retry: Duration::from_secs(30),
         })
+    }
+
+    /// Reads events that are encrypted for this key, as gosmee servers do for some channels.
+    #[must_use]
+    pub fn key(mut self, key: ChannelKey) -> Self {
+        self.key = Some(key);
+        self
     }
 
     /// Waits at most so long before a new connection, rather than 30 s.
@@ -200,7 +211,9 @@ impl Listener {
         let target = match kind {
             ChannelKind::Gosmee => {
                 let (base, name) = self.channel.split();
-                format!("{base}/events/{name}")
+                let key = self.channel.key.as_ref();
+                let key = key.map(|key| format!("?pubkey={}", key.public()));
+                format!("{base}/events/{name}{}", key.unwrap_or_default())
             }
             ChannelKind::Smee | ChannelKind::Auto => target.to_string(),
         };
@@ -252,6 +265,16 @@ impl Listener {
         response.map_err(|error| Trouble::Lost(error.to_string()))
     }
 
+    /// What an event's data says, also where it is encrypted.
+    fn envelope(&self, data: &str) -> Result<Envelope, &'static str> {
+        let parse =
+            |data: &str| Envelope::parse(data, self.channel.server.host(), Timestamp::now());
+        match (parse(data)?, &self.channel.key) {
+            (Envelope::Encrypted, Some(key)) => parse(&key.open(data)?),
+            (envelope, _) => Ok(envelope),
+        }
+    }
+
     /// What an event means.
     fn read(&mut self, event: Sse, kind: ChannelKind) -> Given {
         let missing = |text: String| Given::Trouble(Trouble::Missing(text));
@@ -264,7 +287,7 @@ impl Listener {
         let Some(data) = event.data else {
             return Given::Heard;
         };
-        let envelope = Envelope::parse(&data, self.channel.server.host(), Timestamp::now());
+        let envelope = self.envelope(&data);
         // smee counts the events of one connection, which is no place in anything.
         let place = match (kind, &envelope) {
             (ChannelKind::Smee, _) | (_, Ok(Envelope::Message(_, Fidelity::Rewritten))) => None,
@@ -284,7 +307,7 @@ impl Listener {
             }
             Ok(Envelope::Greeting) => Given::Heard,
             Ok(Envelope::Encrypted) => {
-                missing("an event is encrypted, and can't be read".to_owned())
+                missing("an event is encrypted; give the key that it is for".to_owned())
             }
             Err(reason) => missing(format!("an event can't be read: {reason}")),
         }

@@ -2,11 +2,13 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use hookbot_listen::{Endpoint, Error, RetryingMessages, retrying_watch};
+use tokio::time::{Instant, Interval, interval};
 
 use super::{Given, Source, Trouble};
 use crate::connector::chain;
@@ -41,6 +43,8 @@ impl Source for Hookbot {
         Feed {
             messages: retrying_watch(endpoint),
             told: after.map(str::to_owned),
+            heard: None,
+            now_and_then: interval(HEARD_INTERVAL),
         }
         .boxed()
     }
@@ -51,7 +55,13 @@ struct Feed {
     messages: RetryingMessages,
     /// The last place that was given away.
     told: Option<String>,
+    /// When it was last told that the server is alive.
+    heard: Option<Instant>,
+    now_and_then: Interval,
 }
+
+/// How often it is told that the server is alive, if it is.
+const HEARD_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Stream for Feed {
     type Item = Given;
@@ -74,9 +84,22 @@ impl Stream for Feed {
                     self.told = Some(place.clone());
                     Poll::Ready(Some(Given::Place(place)))
                 }
-                _ => Poll::Pending,
+                _ => self.poll_heard(context),
             },
         }
+    }
+}
+
+impl Feed {
+    fn poll_heard(&mut self, context: &mut Context<'_>) -> Poll<Option<Given>> {
+        while self.now_and_then.poll_tick(context).is_ready() {
+            let heard = self.messages.heard();
+            if heard > self.heard {
+                self.heard = heard;
+                return Poll::Ready(Some(Given::Heard));
+            }
+        }
+        Poll::Pending
     }
 }
 

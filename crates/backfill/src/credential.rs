@@ -1,4 +1,5 @@
-//! How a GitHub App proves who it is: a JSON web token (RFC 7519), signed with its private key.
+//! As whom an API is asked: with a token, or as a GitHub App, which proves who it is with JSON web
+//! tokens (RFC 7519) that it signs with its private key.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,37 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::error::Error;
+
+/// As whom to ask. It does not print.
+pub enum Credential {
+    /// With a token: on GitHub one that may read webhooks, on GitLab one with the scope `api`.
+    Token(String),
+    /// As a GitHub App.
+    App(Box<AppKey>),
+}
+
+impl Credential {
+    /// Checks that it can be sent.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Token(token) => {
+                let is_sendable = token.bytes().all(|byte| byte.is_ascii_graphic());
+                (is_sendable && !token.is_empty())
+                    .then_some(())
+                    .ok_or(Error::Token)
+            }
+            Self::App(_) => Ok(()),
+        }
+    }
+
+    /// What is sent with a request now.
+    pub(crate) fn bearer(&self) -> Result<String, Error> {
+        match self {
+            Self::Token(token) => Ok(token.clone()),
+            Self::App(key) => key.token(SystemTime::now()),
+        }
+    }
+}
 
 /// The private key of a GitHub App, together with the app's id. It does not print.
 pub struct AppKey {
@@ -41,7 +73,7 @@ impl AppKey {
     }
 
     /// A token that is good for the next minutes.
-    pub(crate) fn token(&self, now: SystemTime) -> Result<String, Error> {
+    fn token(&self, now: SystemTime) -> Result<String, Error> {
         let now = now.duration_since(SystemTime::UNIX_EPOCH);
         let now = now.unwrap_or_default();
         let claims = serde_json::json!({
@@ -63,6 +95,15 @@ impl AppKey {
             )
             .map_err(|_| Error::Key("it does not sign"))?;
         Ok(format!("{signed}.{}", encode(&signature)))
+    }
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Token(_) => f.write_str("Token(..)"),
+            Self::App(key) => key.fmt(f),
+        }
     }
 }
 

@@ -1,0 +1,75 @@
+//! `hookbot deliveries`: how far each delivery has got, and what holds it up.
+
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use hookbot_protocol::event::rfc3339;
+
+use super::running::RunningArgs;
+use super::{Failure, output};
+use crate::server::admin::{Line, Question};
+use crate::server::{DeliveryReport, DeliveryState};
+
+/// Tells how each delivery of a running server is doing.
+///
+/// Deliveries are the [[deliver]] of its configuration file. Messages that were put aside are
+/// listed by hookbot dead.
+#[derive(Debug, Args)]
+pub(super) struct DeliveriesArgs {
+    #[command(flatten)]
+    running: RunningArgs,
+
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &DeliveriesArgs) -> Result<(), Failure> {
+    args.running.ask(&Question::Deliveries, |line| match line {
+        Line::Delivery(report) if args.json => output::line(&serde_json::json!(report).to_string()),
+        Line::Delivery(report) => delivery(&report),
+        _ => Ok(()),
+    })
+}
+
+fn delivery(report: &DeliveryReport) -> Result<(), Failure> {
+    let DeliveryReport {
+        name,
+        topic,
+        url,
+        delivered,
+        failed,
+        parked,
+        lag,
+        ..
+    } = report;
+    let state = match report.state {
+        DeliveryState::Running => "running",
+        DeliveryState::Retrying => "retrying",
+        DeliveryState::Paused => "paused, the service fails",
+        DeliveryState::Gone => "ended, the service wants no more",
+        DeliveryState::Failed => "failed, nothing is delivered",
+    };
+    output::line(&format!("{name} from {topic} to {url}: {state}"))?;
+    let place = report.place.as_deref().unwrap_or("nowhere");
+    output::line(&format!(
+        "  {delivered} delivered, {failed} attempts failed, {parked} put aside; at {place}, {lag} s behind"
+    ))?;
+    if report.forbidden > 0 {
+        let forbidden = report.forbidden;
+        output::line(&format!(
+            "  {forbidden} connections were not made for where they led: see `allow`"
+        ))?;
+    }
+    if let Some(status) = report.last_status {
+        output::line(&format!("  last answer: {status}"))?;
+    }
+    if let Some(error) = &report.last_error {
+        output::line(&format!("  last error: {error}"))?;
+    }
+    if let Some(seconds) = report.next_attempt {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        output::line(&format!("  next attempt: {}", rfc3339(time)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! `hookbot forward`: messages to HTTP services and commands, until they take them.
+
+mod arguments;
+mod delivery;
+mod health;
+mod keeper;
+mod report;
+mod source;
+
+pub(super) use arguments::ForwardArgs;
+pub(super) use delivery::{CommandArgs, TargetArgs};
+pub(super) use source::prefix;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use hookbot_forward::target::masked;
+use hookbot_forward::{
+    Exec, Forwarder, Place, Saver, ScriptOptions, Selection, Settings, Store, Summary, Taker,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use self::health::Health;
+use self::keeper::Keeper;
+use self::report::{Report, Style};
+use super::Failure;
+use crate::config::{Span, state_dir};
+
+pub(super) fn run(args: &ForwardArgs) -> Result<(), Failure> {
+    args.check()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.context("cannot start")?;
+    let done = runtime.block_on(forward(args));
+    // A name that is being looked up, and the like, is nothing to wait for.
+    runtime.shutdown_background();
+    done
+}
+
+async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
+    let source = source::open(args)?;
+    let takers = takers(args, source.name())?;
+    let style = Style {
+        is_json: args.is_json(),
+        is_quiet: args.is_quiet(),
+        names_target: takers.len() > 1,
+    };
+    let report = Report::new(style, takers.len());
+    let stop = CancellationToken::new();
+    if let Some(address) = args.health_address() {
+        let health = Health::bind(address, report.clone()).await;
+        let health = health.with_context(|| format!("cannot listen on {address}"))?;
+        tokio::spawn(health.serve());
+    }
+    if let Some(file) = &args.ready_file {
+        // What an earlier run has left says nothing of this one.
+        let _ = fs::remove_file(file);
+        tokio::spawn(tell_ready(file.clone(), report.clone()));
+    }
+    tokio::spawn(heed_signals(stop.clone())?);
+
+    let mut forwarders = JoinSet::new();
+    for (at, (taker, selection, settings)) in takers.into_iter().enumerate() {
+        let pair = store(args)?.map(|store| store.pair(source.name(), taker.name()));
+        let place = pair.as_ref().map(|pair| pair.place()).transpose();
+        let place = place.context("cannot begin")?;
+        let forwarder = Forwarder {
+            tell: report.tell(at, &masked(taker.name())),
+            taker,
+            selection,
+            settings,
+            place: place.unwrap_or_else(Place::in_memory),
+            letters: pair.map(|pair| pair.letters()),
+        };
+        let (source, stop) = (source.clone(), stop.clone());
+        forwarders.spawn(async move { forwarder.run(&*source, stop).await });
+    }
+    let targets = u64::try_from(forwarders.len()).unwrap_or(u64::MAX);
+    let all = sum(forwarders);
+    tokio::pin!(all);
+    let within = args.within.map_or(Duration::MAX, |Span(span)| span);
+    let (sum, is_late) = tokio::select! {
+        sum = &mut all => (sum?, false),
+        refusal = report.refusal() => {
+            stop.cancel();
+            all.await?;
+            return Err(Failure::Refused(anyhow!(refusal)));
+        }
+        () = sleep(within) => {
+            stop.cancel();
+            (all.await?, true)
+        }
+    };
+    report.finish(&sum);
+    match args.count {
+        Some(count) if is_late => {
+            let done = sum.delivered + sum.parked;
+            let within = humantime::format_duration(within);
+            let wanted = count.saturating_mul(targets);
+            Err(Failure::Timeout(format!(
+                "{done} of {wanted} messages were dealt with within {within}"
+            )))
+        }
+        _ if sum.is_gone => Err(Failure::Gone),
+        Some(_) if sum.parked > 0 => Err(anyhow!("{} messages were put aside", sum.parked).into()),
+        _ => Ok(()),
+    }
+}
+
+/// What all have done together, once they have ended; gone only if everybody is.
+async fn sum(mut forwarders: JoinSet<Summary>) -> Result<Summary, Failure> {
+    let mut sum = Summary {
+        is_gone: true,
+        ..Summary::default()
+    };
+    while let Some(ended) = forwarders.join_next().await {
+        let ended = ended.context("a forwarder broke down")?;
+        sum.delivered += ended.delivered;
+        sum.retried += ended.retried;
+        sum.parked += ended.parked;
+        sum.skipped += ended.skipped;
+        sum.is_gone &= ended.is_gone;
+    }
+    Ok(sum)
+}
+
+/// Everybody who is to take messages, and how.
+type Wanted = (Arc<dyn Taker>, Selection, Settings);
+
+fn takers(args: &ForwardArgs, source: &str) -> Result<Vec<Wanted>, Failure> {
+    let mut takers: Vec<Wanted> = Vec::new();
+    let settings = args.settings();
+    let targets = if args.no_replay { &[] } else { &*args.targets };
+    for url in targets {
+        let target = args.target.target(url, prefix(&args.source))?;
+        takers.push((
+            Arc::new(target),
+            args.selection(&args.choice.events)?,
+            settings.clone(),
+        ));
+    }
+    if let Some(command) = &args.exec {
+        let exec = Exec::new(command, args.command.settings(args.is_json()));
+        let events = if args.exec_on.is_empty() {
+            &args.choice.events
+        } else {
+            &args.exec_on
+        };
+        let settings = Settings {
+            concurrency: args.exec_concurrency,
+            ..settings.clone()
+        };
+        takers.push((Arc::new(exec), args.selection(events)?, settings));
+    }
+    if let Some(folder) = &args.save {
+        let options = ScriptOptions {
+            target: args.targets.first().cloned(),
+            ..args.script_options()
+        };
+        let saver = Saver::new(folder, options).context("cannot save")?;
+        let settings = Settings {
+            concurrency: 1,
+            ..settings
+        };
+        let keeper = Keeper::new(saver, folder);
+        takers.push((
+            Arc::new(keeper),
+            args.selection_as_sent(&args.choice.events)?,
+            settings,
+        ));
+    }
+    tracing::debug!(source, takers = takers.len(), "forwarding");
+    Ok(takers)
+}
+
+/// Where places are kept.
+fn store(args: &ForwardArgs) -> Result<Option<Store>, Failure> {
+    if args.no_state {
+        return Ok(None);
+    }
+    store_in(args.state.as_deref()).map(Some)
+}
+
+/// The store that was named, or else the one in the system's folder for state.
+pub(super) fn store_in(folder: Option<&Path>) -> Result<Store, Failure> {
+    if let Some(folder) = folder {
+        return Ok(Store::new(folder));
+    }
+    let folder = state_dir().ok_or_else(|| {
+        Failure::Usage(anyhow!(
+            "there is no folder to keep the place in: give --state or --no-state"
+        ))
+    })?;
+    Ok(Store::new(&folder.join("hookbot-forward")))
+}
+
+/// Writes a file once every subscription is there.
+async fn tell_ready(file: std::path::PathBuf, report: Report) {
+    report.ready().await;
+    if let Err(error) = fs::write(&file, "ready\n") {
+        warn!("cannot write {}: {error}", file.display());
+    }
+}
+
+/// Stops at the first signal; at the second, nothing is waited for.
+fn heed_signals(stop: CancellationToken) -> Result<impl Future<Output = ()>, Failure> {
+    let on = |kind| signal(kind).context("cannot listen to signals");
+    let mut terminate = on(SignalKind::terminate())?;
+    let mut interrupt = on(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(130);
+    })
+}

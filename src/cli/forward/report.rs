@@ -1,0 +1,312 @@
+//! What a forwarder tells, as people or scripts read it.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anstyle::AnsiColor;
+use bytesize::ByteSize;
+use hookbot_forward::{Answer, Message, Summary, Tell, Told, Trouble};
+use hookbot_protocol::event::rfc3339;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// How it is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style {
+    pub(super) is_json: bool,
+    pub(super) is_quiet: bool,
+    /// Whether it has to be said whom a line is about.
+    pub(super) names_target: bool,
+}
+
+/// Everything that is known of the forwarders of one process.
+#[derive(Clone)]
+pub(super) struct Report(Arc<Inner>);
+
+struct Inner {
+    style: Style,
+    begin: Instant,
+    /// When each forwarder's source was last heard.
+    heard: Mutex<Vec<Option<Instant>>>,
+    /// Whether all have been.
+    ready: watch::Sender<bool>,
+    /// What a source said that never let us in.
+    refusal: watch::Sender<Option<String>>,
+}
+
+impl Report {
+    pub(super) fn new(style: Style, forwarders: usize) -> Self {
+        Self(Arc::new(Inner {
+            style,
+            begin: Instant::now(),
+            heard: Mutex::new(vec![None; forwarders]),
+            ready: watch::Sender::new(false),
+            refusal: watch::Sender::new(None),
+        }))
+    }
+
+    /// What to call when something happens to the forwarder at this place.
+    pub(super) fn tell(&self, at: usize, target: &str) -> Tell {
+        let (report, target) = (self.clone(), target.to_owned());
+        Arc::new(move |told| report.take_note(at, &target, told))
+    }
+
+    /// How long the source has been silent that has been it longest; `None` before all are heard.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let heard: Option<Vec<_>> = self.heard().iter().copied().collect();
+        heard?.into_iter().map(|moment| moment.elapsed()).max()
+    }
+
+    /// Waits until all sources have been heard.
+    pub(super) async fn ready(&self) {
+        // The sender is ours.
+        let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// Waits until a source says no that was never heard before.
+    pub(super) async fn refusal(&self) -> String {
+        let mut refusals = self.0.refusal.subscribe();
+        let refusal = refusals.wait_for(Option::is_some).await;
+        refusal
+            .ok()
+            .and_then(|text| text.clone())
+            .unwrap_or_default()
+    }
+
+    /// Says what it comes to.
+    pub(super) fn finish(&self, sum: &Summary) {
+        let Summary {
+            delivered,
+            retried,
+            parked,
+            skipped,
+            ..
+        } = sum;
+        let duration = self.0.begin.elapsed();
+        if self.0.style.is_json {
+            let duration_ms = millis(duration);
+            print(&json!({
+                "what": "summary", "delivered": delivered, "retried": retried, "parked": parked,
+                "skipped": skipped, "duration_ms": duration_ms,
+            }));
+            return;
+        }
+        anstream::eprintln!(
+            "{delivered} delivered, {retried} retried, {parked} put aside, {skipped} skipped in {}",
+            humantime::format_duration(Duration::from_millis(duration_ms(duration)))
+        );
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Vec<Option<Instant>>> {
+        self.0.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_note(&self, at: usize, target: &str, told: &Told<'_>) {
+        match told {
+            Told::Heard => {
+                let mut heard = self.heard();
+                heard[at] = Some(Instant::now());
+                if !*self.0.ready.borrow() && heard.iter().all(Option::is_some) {
+                    self.0.ready.send_replace(true);
+                }
+                return;
+            }
+            Told::Trouble(Trouble::Refused(text)) if self.heard()[at].is_none() => {
+                self.0.refusal.send_replace(Some(text.clone()));
+                return;
+            }
+            _ => {}
+        }
+        if self.0.style.is_json {
+            if let Some(line) = line_for_scripts(target, told) {
+                print(&line);
+            }
+        } else {
+            self.say(target, told);
+        }
+    }
+
+    fn say(&self, target: &str, told: &Told<'_>) {
+        let to = if self.0.style.names_target {
+            format!(" {target}")
+        } else {
+            String::new()
+        };
+        match told {
+            Told::Delivered { .. } if self.0.style.is_quiet => {}
+            Told::Delivered {
+                message, answer, ..
+            } => {
+                let text = format!("{}{to}", answer.text);
+                self.line(message, AnsiColor::Green, &text, answer);
+            }
+            Told::Failed {
+                message,
+                answer,
+                again,
+                attempt,
+            } => {
+                let again = again.as_secs_f32();
+                let text = format!(
+                    "{}{to}, attempt {attempt}, again in {again:.1} s",
+                    answer.text
+                );
+                self.line(message, AnsiColor::Yellow, &text, answer);
+            }
+            Told::Parked {
+                message,
+                reason,
+                letter,
+                ..
+            } => {
+                let letter = letter.map_or_else(
+                    || "lost, as nothing is kept".to_owned(),
+                    |id| format!("put aside as dead letter {id}"),
+                );
+                let start = start_of_line(message);
+                let red = AnsiColor::Red.on_default();
+                show(&format!("{start} {red}{reason}{to}, {letter}{red:#}"));
+            }
+            Told::NotParked(error) => warn!(target, "{}", chain(error)),
+            Told::Opened => warn!(
+                target,
+                "the target fails again and again, and is only probed"
+            ),
+            Told::Closed => info!(target, "the target works again"),
+            Told::Gone(answer) => warn!(target, "the target wants no more: {}", answer.text),
+            Told::Trouble(trouble) => warn!("{trouble}"),
+            Told::NotKept(error) => {
+                warn!(
+                    target,
+                    "the place is not kept, so a crash repeats messages: {error}"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn line(&self, message: &Message, color: AnsiColor, text: &str, answer: &Answer) {
+        let mut line = start_of_line(message);
+        let color = color.on_default();
+        let took = humantime::format_duration(Duration::from_millis(duration_ms(answer.duration)));
+        // Writing to a string does not fail.
+        let _ = write!(line, " {color}{text}{color:#} {took}");
+        show(&line);
+    }
+}
+
+/// Time, event, delivery, topic and size.
+fn start_of_line(message: &Message) -> String {
+    let now = jiff::Zoned::now();
+    let kind = message.event_type();
+    let delivery = message.delivery_id();
+    let shown = |text: Option<String>| {
+        let text = text.unwrap_or_else(|| "-".to_owned());
+        text.replace(char::is_control, "")
+    };
+    let bold = anstyle::Style::new().bold();
+    let (kind, delivery) = (shown(kind), shown(delivery));
+    let topic = shown(Some(message.event.topic.clone()));
+    let size = ByteSize::b(message.payload.len() as u64);
+    format!(
+        "{} {bold}{kind}{bold:#} {delivery} {topic} {size}",
+        now.strftime("%H:%M:%S"),
+    )
+}
+
+/// What scripts read, one object a line.
+fn line_for_scripts(target: &str, told: &Told<'_>) -> Option<Value> {
+    let about = |what: &str, message: &Message, more: Value| {
+        let mut line = json!({
+            "what": what,
+            "time": rfc3339(SystemTime::now()),
+            "target": target,
+            "topic": message.event.topic,
+            "cursor": message.event.cursor,
+            "event": message.event_type(),
+            "delivery": message.delivery_id(),
+            "size": message.payload.len(),
+        });
+        if let (Some(line), Value::Object(more)) = (line.as_object_mut(), more) {
+            line.extend(more);
+        }
+        Some(line)
+    };
+    let plain = |what: &str, text: Option<String>| {
+        Some(json!({
+            "what": what, "time": rfc3339(SystemTime::now()), "target": target, "text": text,
+        }))
+    };
+    match told {
+        Told::Delivered {
+            message,
+            attempt,
+            answer,
+        } => about(
+            "delivered",
+            message,
+            json!({
+                "attempt": attempt, "code": answer.code, "text": answer.text,
+                "duration_ms": millis(answer.duration),
+            }),
+        ),
+        Told::Failed {
+            message,
+            attempt,
+            answer,
+            again,
+        } => about(
+            "failed",
+            message,
+            json!({
+                "attempt": attempt, "code": answer.code, "text": answer.text,
+                "duration_ms": millis(answer.duration), "again_ms": millis(*again),
+            }),
+        ),
+        Told::Parked {
+            message,
+            attempts,
+            reason,
+            letter,
+        } => about(
+            "parked",
+            message,
+            json!({ "attempt": attempts, "text": reason, "letter": letter }),
+        ),
+        Told::NotParked(error) => plain("not_parked", Some(chain(error))),
+        Told::Opened => plain("opened", None),
+        Told::Closed => plain("closed", None),
+        Told::Gone(answer) => plain("gone", Some(answer.text.clone())),
+        Told::Trouble(trouble) => plain("trouble", Some(trouble.to_string())),
+        Told::NotKept(error) => plain("not_kept", Some(error.to_string())),
+        _ => None,
+    }
+}
+
+fn chain(error: &hookbot_forward::letters::LetterError) -> String {
+    match std::error::Error::source(error) {
+        None => error.to_string(),
+        Some(cause) => format!("{error}: {cause}"),
+    }
+}
+
+fn millis(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn duration_ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn show(line: &str) {
+    use std::io::Write as _;
+    // Whoever has had enough of the lines still has messages to be forwarded.
+    let _ = writeln!(anstream::stdout().lock(), "{line}");
+}
+
+fn print(line: &Value) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}

@@ -1,0 +1,82 @@
+//! What the source's URL means.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use hookbot_forward::Source;
+use hookbot_forward::source::channel::Channel;
+use hookbot_forward::source::hookbot::Hookbot;
+use hookbot_listen::Endpoint;
+use hookbot_protocol::{self as protocol, Filter, Path};
+
+use super::arguments::{ForwardArgs, SourceKind};
+use super::delivery::header;
+use crate::cli::Failure;
+use crate::cli::listen::UNSAFE_IS_OK;
+
+/// The source of a URL.
+pub(super) fn open(args: &ForwardArgs) -> Result<Arc<dyn Source>, Failure> {
+    if is_subscription(args) {
+        return Ok(Arc::new(Hookbot::new(endpoint(args)?)));
+    }
+    let settings = args.target.for_channel(&args.source_headers)?;
+    let channel = Channel::new(&args.source, args.source_kind.channel(), settings);
+    let channel = channel.context("the source can't be used");
+    Ok(Arc::new(channel.map_err(Failure::Usage)?))
+}
+
+/// Whether the URL is that of a subscription: by its scheme, its token, or its path.
+fn is_subscription(args: &ForwardArgs) -> bool {
+    match args.source_kind {
+        SourceKind::Hookbot => true,
+        SourceKind::Smee | SourceKind::Gosmee => false,
+        SourceKind::Auto => {
+            let url = args.source.to_ascii_lowercase();
+            let is_http = url.starts_with("http://") || url.starts_with("https://");
+            let authority = url.split('/').nth(2).unwrap_or_default();
+            !is_http || authority.contains('@') || url.contains("/sub/") || url.contains("token=")
+        }
+    }
+}
+
+fn endpoint(args: &ForwardArgs) -> Result<Endpoint, Failure> {
+    let mut endpoint = Endpoint::new(&args.source)?;
+    let usage = |error: hookbot_listen::Error| Failure::Usage(error.into());
+    for text in &args.source_headers {
+        let (name, value) = header(text)?;
+        endpoint = endpoint.header(name, value).map_err(usage)?;
+    }
+    if args.unsafe_is_ok {
+        let (name, value) = UNSAFE_IS_OK;
+        endpoint = endpoint.header(name, value)?;
+    }
+    if let Some(file) = &args.target.ca {
+        let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        endpoint = endpoint.ca(&pem.map_err(Failure::Usage)?).map_err(usage)?;
+    }
+    Ok(match (&args.after, &args.since) {
+        (Some(cursor), _) => endpoint.after(cursor),
+        (None, Some(time)) => endpoint.since(time),
+        (None, None) => endpoint,
+    })
+}
+
+/// What the topics of a subscription begin with, so that what is below it can be told; nothing
+/// for what is no subscription.
+pub(in crate::cli) fn prefix(url: &str) -> String {
+    let uri: Option<http::Uri> = url.parse().ok();
+    let path = uri.and_then(|uri| Path::parse(uri.path()).ok());
+    match path.as_ref().map(Path::endpoint) {
+        Some(protocol::Endpoint::Subscribe(filter) | protocol::Endpoint::Combined(filter)) => {
+            match filter {
+                // Nothing is below a topic.
+                Filter::Topic(topic) => format!("{topic}/"),
+                Filter::Prefix(_) => match filter.as_str() {
+                    "/" => String::new(),
+                    prefix => prefix.to_owned(),
+                },
+            }
+        }
+        _ => String::new(),
+    }
+}
