@@ -155,7 +155,7 @@ fn basic(user_info: &str) -> Result<HeaderValue, TargetError> {
     Ok(value)
 }
 
-/// A target's [name](Target::name) as it may be shown to anybody: with `***` for each value in its
+/// A target's [name](crate::Target::name) as it may be shown to anybody: with `***` for each value in its
 /// query, which may be a key. Any other text is left alone.
 #[must_use]
 pub fn masked(name: &str) -> String {
