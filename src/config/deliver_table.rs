@@ -74,7 +74,7 @@ pub struct DeliverTable {
     pub retries: Option<u32>,
 
     /// How long it is waited, at most, before a message is tried again the first time; it doubles
-    /// with each. 500ms by default.
+    /// with each. 100ms by default.
     #[serde(deserialize_with = "parsed")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub pause: Option<Span>,
@@ -398,7 +398,7 @@ const UNIX: &str = "unix";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long it is waited before another attempt, by default.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// … and at most.
 const MAX_PAUSE: Duration = Duration::from_secs(30);

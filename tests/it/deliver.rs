@@ -82,13 +82,18 @@ async fn publish(server: &TestServer, topic: &str, numbers: std::ops::Range<u32>
 
 /// Waits until a metric has at least this value.
 async fn wait_for(server: &TestServer, metric: &str, least: f64) {
+    wait_until(server, metric, |value| value >= least).await;
+}
+
+/// Waits until this holds of a metric's value.
+async fn wait_until(server: &TestServer, metric: &str, holds: impl Fn(f64) -> bool) {
     let waiting = async {
-        while value(&metrics(server).await, metric).is_none_or(|value| value < least) {
+        while !value(&metrics(server).await, metric).is_some_and(&holds) {
             sleep(Duration::from_millis(5)).await;
         }
     };
     let waited = timeout(PATIENCE, waiting).await;
-    assert!(waited.is_ok(), "{metric} does not become {least}");
+    assert!(waited.is_ok(), "{metric} does not become what it should");
 }
 
 fn has(asked: &Asked, number: u32) {
