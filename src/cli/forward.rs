@@ -7,8 +7,9 @@ mod keeper;
 mod report;
 mod source;
 
-pub(super) use arguments::ForwardArgs;
-pub(super) use delivery::{CommandArgs, TargetArgs};
+pub(super) use arguments::{Choice, ForwardArgs};
+pub(super) use delivery::{CommandArgs, TargetArgs, header};
+pub(super) use report::{Report, Style};
 pub(super) use source::prefix;
 
 use std::fs;
@@ -29,7 +30,6 @@ use tracing::warn;
 
 use self::health::Health;
 use self::keeper::Keeper;
-use self::report::{Report, Style};
 use super::Failure;
 use crate::config::{Span, state_dir};
 
@@ -52,6 +52,7 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
         is_json: args.is_json(),
         is_quiet: args.is_quiet(),
         names_target: takers.len() > 1,
+        is_replay: false,
     };
     let report = Report::new(style, takers.len());
     let stop = CancellationToken::new();

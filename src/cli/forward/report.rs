@@ -14,16 +14,18 @@ use tracing::{info, warn};
 
 /// How it is told.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Style {
-    pub(super) is_json: bool,
-    pub(super) is_quiet: bool,
+pub(in crate::cli) struct Style {
+    pub(in crate::cli) is_json: bool,
+    pub(in crate::cli) is_quiet: bool,
     /// Whether it has to be said whom a line is about.
-    pub(super) names_target: bool,
+    pub(in crate::cli) names_target: bool,
+    /// Whether what is not taken is still where it came from, and not put aside.
+    pub(in crate::cli) is_replay: bool,
 }
 
 /// Everything that is known of the forwarders of one process.
 #[derive(Clone)]
-pub(super) struct Report(Arc<Inner>);
+pub(in crate::cli) struct Report(Arc<Inner>);
 
 struct Inner {
     style: Style,
@@ -37,7 +39,7 @@ struct Inner {
 }
 
 impl Report {
-    pub(super) fn new(style: Style, forwarders: usize) -> Self {
+    pub(in crate::cli) fn new(style: Style, forwarders: usize) -> Self {
         Self(Arc::new(Inner {
             style,
             begin: Instant::now(),
@@ -48,7 +50,7 @@ impl Report {
     }
 
     /// What to call when something happens to the forwarder at this place.
-    pub(super) fn tell(&self, at: usize, target: &str) -> Tell {
+    pub(in crate::cli) fn tell(&self, at: usize, target: &str) -> Tell {
         let (report, target) = (self.clone(), target.to_owned());
         Arc::new(move |told| report.take_note(at, &target, told))
     }
@@ -76,7 +78,7 @@ impl Report {
     }
 
     /// Says what it comes to.
-    pub(super) fn finish(&self, sum: &Summary) {
+    pub(in crate::cli) fn finish(&self, sum: &Summary) {
         let Summary {
             delivered,
             retried,
@@ -93,8 +95,13 @@ impl Report {
             }));
             return;
         }
+        let aside = if self.0.style.is_replay {
+            "not taken"
+        } else {
+            "put aside"
+        };
         anstream::eprintln!(
-            "{delivered} delivered, {retried} retried, {parked} put aside, {skipped} skipped in {}",
+            "{delivered} delivered, {retried} retried, {parked} {aside}, {skipped} skipped in {}",
             humantime::format_duration(Duration::from_millis(duration_ms(duration)))
         );
     }
@@ -161,10 +168,11 @@ impl Report {
                 letter,
                 ..
             } => {
-                let letter = letter.map_or_else(
-                    || "lost, as nothing is kept".to_owned(),
-                    |id| format!("put aside as dead letter {id}"),
-                );
+                let letter = match letter {
+                    Some(id) => format!("put aside as dead letter {id}"),
+                    None if self.0.style.is_replay => "not taken".to_owned(),
+                    None => "lost, as nothing is kept".to_owned(),
+                };
                 let start = start_of_line(message);
                 let red = AnsiColor::Red.on_default();
                 show(&format!("{start} {red}{reason}{to}, {letter}{red:#}"));
@@ -225,6 +233,7 @@ fn line_for_scripts(target: &str, told: &Told<'_>) -> Option<Value> {
             "target": target,
             "topic": message.event.topic,
             "cursor": message.event.cursor,
+            "published": message.event.time,
             "event": message.event_type(),
             "delivery": message.delivery_id(),
             "size": message.payload.len(),
