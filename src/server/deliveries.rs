@@ -280,14 +280,14 @@ fn tell(name: String, tally: Arc<Tally>) -> Tell {
                 answer,
                 again,
             } => {
-                let cursor = &message.event.cursor;
-                warn!(
-                    delivery,
-                    cursor,
-                    attempt,
-                    answer = answer.text,
-                    "not delivered, trying again in {again:.1?}"
-                );
+                let (cursor, answer) = (&message.event.cursor, &answer.text);
+                let what = format!("not delivered, trying again in {again:.1?}");
+                // A service may be down for days.
+                if *attempt < 8 || attempt.is_power_of_two() {
+                    warn!(delivery, cursor, attempt, answer, "{what}");
+                } else {
+                    debug!(delivery, cursor, attempt, answer, "{what}");
+                }
             }
             Told::Parked {
                 message,
