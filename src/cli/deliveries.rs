@@ -61,6 +61,12 @@ fn delivery(report: &DeliveryReport) -> Result<(), Failure> {
             "  {forbidden} connections were not made for where they led: see `allow`"
         ))?;
     }
+    if report.gaps > 0 {
+        let gaps = report.gaps;
+        output::line(&format!(
+            "  {gaps} times messages were no longer kept when their turn came: see --retain"
+        ))?;
+    }
     if let Some(status) = report.last_status {
         output::line(&format!("  last answer: {status}"))?;
     }

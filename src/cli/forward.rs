@@ -7,8 +7,9 @@ mod keeper;
 mod report;
 mod source;
 
-pub(super) use arguments::ForwardArgs;
-pub(super) use delivery::{CommandArgs, TargetArgs};
+pub(super) use arguments::{Choice, ForwardArgs};
+pub(super) use delivery::{CommandArgs, TargetArgs, header};
+pub(super) use report::{Report, Style};
 pub(super) use source::prefix;
 
 use std::fs;
@@ -29,7 +30,6 @@ use tracing::warn;
 
 use self::health::Health;
 use self::keeper::Keeper;
-use self::report::{Report, Style};
 use super::Failure;
 use crate::config::{Span, state_dir};
 
@@ -52,6 +52,7 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
         is_json: args.is_json(),
         is_quiet: args.is_quiet(),
         names_target: takers.len() > 1,
+        is_replay: false,
     };
     let report = Report::new(style, takers.len());
     let stop = CancellationToken::new();
@@ -80,8 +81,12 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
             place: place.unwrap_or_else(Place::in_memory),
             letters: pair.map(|pair| pair.letters()),
         };
-        let (source, stop) = (source.clone(), stop.clone());
-        forwarders.spawn(async move { forwarder.run(&*source, stop).await });
+        let (source, stop, report) = (source.clone(), stop.clone(), report.clone());
+        forwarders.spawn(async move {
+            let summary = forwarder.run(&*source, stop).await;
+            report.end(at);
+            summary
+        });
     }
     let targets = u64::try_from(forwarders.len()).unwrap_or(u64::MAX);
     let all = sum(forwarders);

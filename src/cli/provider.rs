@@ -98,10 +98,9 @@ impl GithubArgs {
         let (account, typed) = match (&self.app_id, typed) {
             (Some(_), typed) => (Account::App, typed),
             (None, [name, typed @ ..]) => {
-                let account = Account::on_github(name);
-                let account =
-                    account.with_context(|| format!("{name:?} is not OWNER/REPO or OWNER"));
-                (account.map_err(Failure::Usage)?, typed)
+                // It may be a URL with a token, out of its place.
+                let wrong = || usage("the first argument is neither OWNER/REPO nor OWNER");
+                (Account::on_github(name).ok_or_else(wrong)?, typed)
             }
             (None, []) => return Err(usage("say whose webhook: OWNER/REPO, OWNER, or --app-id")),
         };
@@ -248,7 +247,7 @@ impl SigningArgs {
 
 /// Where a secret is.
 #[derive(Debug, Clone)]
-enum SecretPlace {
+pub(super) enum SecretPlace {
     Env(String),
     File(PathBuf),
 }
@@ -266,7 +265,8 @@ impl FromStr for SecretPlace {
 }
 
 impl SecretPlace {
-    fn read(&self) -> anyhow::Result<Secret> {
+    /// The secret itself.
+    pub(super) fn read(&self) -> anyhow::Result<Secret> {
         let bytes = match self {
             Self::Env(name) => std::env::var_os(name)
                 .map(OsString::into_vec)

@@ -242,11 +242,17 @@ async fn reconcile(
         };
         tell(delivery, &state, how.json)?;
         tally.count(&state);
-        if let State::Resent(Outcome::Unreachable(reason)) = state {
-            return Err(Failure::Unreachable(anyhow!(
-                "{reason}; what comes after {} was not compared",
-                delivery.id()
-            )));
+        match state {
+            State::Resent(Outcome::Unreachable(reason)) => {
+                let error = anyhow!("{reason}; what is newer was not compared");
+                return Err(Failure::Unreachable(error));
+            }
+            // A server that takes nothing at all has another reason than the delivery.
+            State::Resent(Outcome::Refused { status, reason, .. }) if tally.published == 0 => {
+                let error = anyhow!("the server refused with {status}: {reason}");
+                return Err(Failure::Refused(error));
+            }
+            _ => {}
         }
     }
     tally.end(how.json)

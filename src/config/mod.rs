@@ -4,6 +4,7 @@
 
 mod data_dir;
 mod deliver_table;
+mod deliver_url;
 mod file;
 mod keys;
 mod limits_table;

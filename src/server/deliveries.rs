@@ -19,8 +19,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use hookbot_forward::store::{Pair, Store};
-use hookbot_forward::told::{Tell, Told};
-use hookbot_forward::{Forwarder, Place};
+use hookbot_forward::{Forwarder, Place, Tell, Told, Trouble};
 use hookbot_protocol::Cursor;
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -97,7 +96,11 @@ impl Deliveries {
             return;
         }
         let Current { running, known } = &mut *current;
-        let gone = running.extract_if(.., |one| !deliveries.contains(&one.delivery));
+        let is_wanted = |one: &Running| {
+            let has_failed = one.entry.tally.figures().state == DeliveryState::Failed;
+            deliveries.contains(&one.delivery) && !has_failed
+        };
+        let gone = running.extract_if(.., |one| !is_wanted(one));
         known.extend(join_all(gone.map(Running::stop)).await);
         let mut entries = Vec::new();
         for delivery in deliveries {
@@ -115,7 +118,8 @@ impl Deliveries {
     }
 }
 
-/// Starts a delivery. One that can't be started is told of, and tried again with the next change.
+/// Starts a delivery. One that can't be started is told of, and tried again when the file is read
+/// again.
 async fn start(state: &Arc<State>, delivery: Delivery, known: Known) -> Running {
     let Known { tally, place } = known;
     let name = delivery.name.clone();
@@ -276,14 +280,14 @@ fn tell(name: String, tally: Arc<Tally>) -> Tell {
                 answer,
                 again,
             } => {
-                let cursor = &message.event.cursor;
-                warn!(
-                    delivery,
-                    cursor,
-                    attempt,
-                    answer = answer.text,
-                    "not delivered, trying again in {again:.1?}"
-                );
+                let (cursor, answer) = (&message.event.cursor, &answer.text);
+                let what = format!("not delivered, trying again in {again:.1?}");
+                // A service may be down for days.
+                if *attempt < 8 || attempt.is_power_of_two() {
+                    warn!(delivery, cursor, attempt, answer, "{what}");
+                } else {
+                    debug!(delivery, cursor, attempt, answer, "{what}");
+                }
             }
             Told::Parked {
                 message,
@@ -311,7 +315,10 @@ fn tell(name: String, tally: Arc<Tally>) -> Tell {
                 "the service wants no more: nothing is delivered until the server starts again or \
                  the delivery changes"
             ),
-            Told::Trouble(trouble) => warn!(delivery, %trouble, "the log"),
+            Told::Trouble(trouble @ Trouble::Missing(_)) => {
+                error!(delivery, %trouble, "messages are missing that were not delivered");
+            }
+            Told::Trouble(trouble) => error!(delivery, %trouble, "the log can't be read"),
             Told::NotKept(error) => {
                 error!(delivery, %error, "its place is not kept, so messages may come again");
             }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hookbot_broker::{Missing, Start, Subscription};
 use hookbot_log::{AppendError, ReadError};
-use hookbot_protocol::{Cursor, Filter, Message, Publication};
+use hookbot_protocol::{Cursor, Filter, Message, Offset, Publication, Topic};
 use hookbot_routers::{Outcome, RouteError, Router};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
@@ -160,10 +161,11 @@ async fn follow(
     stop: CancellationToken,
 ) -> Place {
     let name = router.name();
+    let epoch = state.broker.epoch();
     let mut now_and_then = interval(PERIOD);
     now_and_then.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut done = None;
-    'messages: loop {
+    loop {
         let next = tokio::select! {
             biased;
             () = stop.cancelled() => None,
@@ -175,41 +177,92 @@ async fn follow(
                 continue;
             }
         };
-        let message = match next {
-            None => {
-                done = subscription.place().or(done);
-                break;
-            }
-            Some(Ok(message)) => message,
-            Some(Err(missing @ Missing::Gap { .. })) => {
-                warn!(router = name, %missing, "a router was too slow");
-                continue;
-            }
-            Some(Err(missing)) => {
-                error!(router = name, %missing, "nothing is routed any more");
-                break;
-            }
+        let Some(next) = next else {
+            done = subscription.place().or(done);
+            break;
         };
-        for (id, publication) in ask(&state, &router, &message).await {
-            let publication = Publication {
-                delivery_id: Some(id.into()),
-                ..publication
-            };
-            if !publish(&state, name, &message, publication, &stop).await {
-                break 'messages;
-            }
+        let round = Round::new(&state, &router, &mut subscription, next, &stop).await;
+        let published = publish(&state, name, &round.outgoing, &stop).await;
+        let upto = match published {
+            Ok(()) => round.upto,
+            // All that was before it.
+            Err(of) => Some(Offset(of.0.saturating_sub(1))),
+        };
+        done = upto.map(|offset| Cursor { epoch, offset }).or(done);
+        if published.is_err() || round.is_last {
+            break;
         }
-        done = Some(Cursor {
-            epoch: state.broker.epoch(),
-            offset: message.offset,
-        });
-        // Turn by turn, those who read the same topic find a message parsed, and none of them
-        // keeps the thread.
-        yield_now().await;
     }
     place.keep(done).await;
     place
 }
+
+/// What became of a few messages, published together: a sync of the disk is then for all of them.
+#[derive(Default)]
+struct Round {
+    outgoing: Vec<Outgoing>,
+    /// The last message that the router was asked about.
+    upto: Option<Offset>,
+    /// Whether nothing can come behind it.
+    is_last: bool,
+}
+
+/// What a router has to publish because of the message at an offset.
+struct Outgoing {
+    from: Topic,
+    of: Offset,
+    publication: Publication,
+}
+
+impl Round {
+    /// Asks the router about this message and those that are there already.
+    async fn new(
+        state: &State,
+        router: &Arc<dyn Router>,
+        subscription: &mut Subscription,
+        first: Result<Arc<Message>, Missing>,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (mut round, mut bytes) = (Self::default(), 0);
+        let mut next = Some(first);
+        while let Some(given) = next {
+            match given {
+                Ok(message) => {
+                    for publication in ask(state, router, &message).await {
+                        bytes += publication.body.len();
+                        round.outgoing.push(Outgoing {
+                            from: message.topic().clone(),
+                            of: message.offset,
+                            publication,
+                        });
+                    }
+                    round.upto = Some(message.offset);
+                }
+                Err(missing @ Missing::Gap { .. }) => {
+                    warn!(router = router.name(), %missing, "a router was too slow");
+                }
+                Err(missing) => {
+                    error!(router = router.name(), %missing, "nothing is routed any more");
+                    round.is_last = true;
+                    break;
+                }
+            }
+            // Turn by turn, those who read the same topic find a message parsed, and none of them
+            // keeps the thread.
+            yield_now().await;
+            let is_full = round.outgoing.len() >= ROUND || bytes >= ROUND_BYTES;
+            if is_full || stop.is_cancelled() {
+                break;
+            }
+            next = subscription.next().now_or_never();
+        }
+        round
+    }
+}
+
+/// How much is published at once: little, as routers don't hold up those who publish.
+const ROUND: usize = 64;
+const ROUND_BYTES: usize = 1 << 20;
 
 /// The next message; `None` when the server drains and there is none left.
 async fn next(
@@ -230,24 +283,26 @@ async fn next(
 }
 
 /// What the router has to publish because of a message, each with an id of its own.
-async fn ask(
-    state: &State,
-    router: &Arc<dyn Router>,
-    message: &Arc<Message>,
-) -> Vec<(String, Publication)> {
+async fn ask(state: &State, router: &Arc<dyn Router>, message: &Arc<Message>) -> Vec<Publication> {
     let (name, offset) = (router.name(), message.offset);
     let topic = masked(message.topic().as_str());
     match outcome(router, message).await {
         Outcome::Published(publications) => {
             let publications = publications.into_iter().enumerate();
             return publications
-                .map(|(number, publication)| (format!("{name}:{offset}:{number}"), publication))
+                .map(|(number, publication)| Publication {
+                    delivery_id: Some(format!("{name}:{offset}:{number}").into()),
+                    ..publication
+                })
                 .collect();
         }
         Outcome::Parked(publication, error) => {
             warn!(router = name, %topic, %offset, %error, to = %masked(publication.topic.as_str()), "parked");
             state.metrics.parked(name);
-            return vec![(format!("{name}:{offset}:parked"), *publication)];
+            return vec![Publication {
+                delivery_id: Some(format!("{name}:{offset}:parked").into()),
+                ..*publication
+            }];
         }
         Outcome::Refused(error) => {
             warn!(router = name, %topic, %offset, %error, "not routed");
@@ -283,45 +338,63 @@ const LARGE: usize = 64 << 10;
 /// How many large messages are looked at at once.
 static LARGE_ONES: Semaphore = Semaphore::const_new(2);
 
-/// Publishes what a router made of `message`, as soon as there is room for it. Says whether
-/// there is a point in going on.
+/// Publishes these in order, as soon as there is room for them. Fails, with the message of the
+/// first that is not published, when there is no point in going on.
 async fn publish(
     state: &State,
     name: &str,
-    message: &Message,
-    publication: Publication,
+    outgoing: &[Outgoing],
     stop: &CancellationToken,
-) -> bool {
-    let (from, to) = (message.topic(), publication.topic.clone());
-    loop {
-        let publication = publication.clone();
-        match state.broker.publish_once(publication, REMEMBERED).await {
-            Ok(appended) if appended.is_duplicate => return true,
-            // What is parked has been counted and logged as that.
-            Ok(_) if to.is_brokers_own() => return true,
-            Ok(_) => {
-                info!(router = name, %from, %to, "routed");
-                state.metrics.routed(name);
-                return true;
-            }
-            Err(error @ AppendError::TooLarge { .. }) => {
-                error!(router = name, %from, %to, %error, "not published");
-                return true;
-            }
-            Err(error @ AppendError::Full) => {
-                warn!(router = name, %from, %to, %error, "trying again in {PAUSE:?}");
-                tokio::select! {
-                    () = sleep(PAUSE) => {}
-                    () = state.last_call.cancelled() => return false,
-                    () = stop.cancelled() => return false,
+) -> Result<(), Offset> {
+    let mut left = outgoing;
+    while !left.is_empty() {
+        let publications = left.iter().map(|one| one.publication.clone()).collect();
+        let answers = state
+            .broker
+            .publish_all_once(publications, REMEMBERED)
+            .await;
+        for answer in answers {
+            let [
+                Outgoing {
+                    from,
+                    of,
+                    publication,
+                },
+                rest @ ..,
+            ] = left
+            else {
+                break;
+            };
+            let to = &publication.topic;
+            match answer {
+                // What is parked has been counted and logged as that.
+                Ok(appended) if appended.is_duplicate || to.is_brokers_own() => {}
+                Ok(_) => {
+                    info!(router = name, %from, %to, "routed");
+                    state.metrics.routed(name);
+                }
+                Err(error @ AppendError::TooLarge { .. }) => {
+                    error!(router = name, %from, %to, %error, "not published");
+                }
+                Err(error @ AppendError::Full) => {
+                    warn!(router = name, %from, %to, %error, "trying again in {PAUSE:?}");
+                    tokio::select! {
+                        () = sleep(PAUSE) => {}
+                        () = state.last_call.cancelled() => return Err(*of),
+                        () = stop.cancelled() => return Err(*of),
+                    }
+                    // What was taken behind it is found there.
+                    break;
+                }
+                Err(error) => {
+                    error!(router = name, %from, %to, %error, "nothing is routed any more");
+                    return Err(*of);
                 }
             }
-            Err(error) => {
-                error!(router = name, %from, %to, %error, "nothing is routed any more");
-                return false;
-            }
+            left = rest;
         }
     }
+    Ok(())
 }
 
 /// How often a place is kept.

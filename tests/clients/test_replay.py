@@ -136,4 +136,4 @@ def test_files_that_others_write_are_sent(tmp_path, receiver):
     [(headers, taken)] = receiver.taken
     assert taken == body
     assert headers["x-a"] == "1" and headers["x-b"] == "\xff"
-    assert json.loads(done.stdout.splitlines()[-1])["summary"]["taken"] == 1
+    assert json.loads(done.stdout.splitlines()[-1])["delivered"] == 1

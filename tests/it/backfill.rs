@@ -587,6 +587,8 @@ async fn nothing_that_goes_wrong_prints_a_secret() {
         ),
         (vec![], &["github", "no/such/name", "--list-hooks"], 2),
         (vec![], &["github", "--list-hooks"], 2),
+        (vec![], &["github", &target], 2),
+        (vec![], &["gitlab", &target], 2),
         (vec![], &["gitlab", "acme/web/site", "7"], 2),
         (vec![], &["gitlab", "--list-hooks", &target], 2),
     ] {

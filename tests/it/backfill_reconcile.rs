@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use hookbot::server::{Promotion, Rules, Source, SourceSecret, Sources};
+use hookbot_protocol::{Filter, Keys};
+use hookbot_signatures::Provider;
 use serde_json::Value;
 
 use crate::api_stand_in::{Sent, StandIn};
-use crate::backfill::{deduplicating, hookbot, lines, published, signed, url};
-use crate::support::{Options, TestServer, token};
+use crate::backfill::{SECRET, deduplicating, hookbot, lines, published, signed, url};
+use crate::support::{Options, TestServer, key, token};
 
 /// Publishes a delivery as its provider would have.
 async fn deliver(server: &TestServer, topic: &str, id: (&str, &str), sent: &Sent) {
@@ -258,6 +261,72 @@ async fn gitlab_is_reconciled_by_its_own_ids_below_unsafe_too() {
     assert_eq!(summary(&lines(&output))["published"], 18);
     let output = hookbot(&arguments).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[tokio::test]
+async fn what_a_source_promotes_is_looked_for_where_it_goes() {
+    let api = StandIn::start().await;
+    // As the API shows a payload that was not sent in its compact form, nobody can verify it.
+    let changed = |sent: Sent| Sent {
+        payload: sent.payload.replace("<&>", "x"),
+        ..sent
+    };
+    let sent: Vec<_> = (1..=6)
+        .map(|n| signed(Sent::new(n, &format!("d{n}"), n)))
+        .collect();
+    api.state().sent = sent.iter().cloned().map(changed).collect();
+    let server = TestServer::start_with(Options::settings(|settings| {
+        let secret = SourceSecret::new("env:S", SECRET.as_bytes().to_vec()).unwrap();
+        let source = Source {
+            scheme: Some(Provider::Github.into()),
+            secrets: vec![secret],
+            promote: Some(Promotion::new(Filter::parse("github/").unwrap()).unwrap()),
+            ..Source::new(Filter::parse("/unsafe/github/").unwrap())
+        };
+        settings.rules = Rules {
+            sources: Sources::new(vec![source]).unwrap(),
+            ..Rules::new(Keys::new(key()))
+        };
+    }))
+    .await;
+    for sent in &sent[..2] {
+        let headers = sent.headers.iter();
+        let mut headers: Vec<_> = headers.map(|(name, value)| (&**name, &**value)).collect();
+        headers.push(("x-github-delivery", &*sent.delivery));
+        let line = "POST /unsafe/pub/github/site";
+        let reply = server
+            .request(line, &headers, sent.payload.as_bytes())
+            .await;
+        assert_eq!(reply.status, 200);
+    }
+    let (api_url, from) = (api.url(), url(&server, "/sub/github/site"));
+    let to = format!("http://{}/unsafe/pub/github/site", server.address);
+    let arguments = [
+        "reconcile",
+        "github",
+        "--api-url",
+        &api_url,
+        "acme/site",
+        "7",
+        &from,
+        &to,
+        "--secret",
+        "env:HOOK_SECRET",
+    ];
+    let output = hookbot(&arguments).await;
+    // The first one that is refused is the last one that is tried.
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(lines(&output).len(), 3);
+    assert!(
+        lines(&output)[2].contains("missing; 401 Unauthorized"),
+        "{output:?}"
+    );
+    let resigned = [&arguments[..], &["--resign"]].concat();
+    for code in [8, 0] {
+        let output = hookbot(&resigned).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(lines(&output)[1].ends_with("d2  there"), "{output:?}");
+    }
 }
 
 #[tokio::test]

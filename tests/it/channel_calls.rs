@@ -384,7 +384,7 @@ async fn the_lists_of_channels_are_for_those_with_a_token() {
 async fn a_client_that_is_silent_is_dropped_and_one_that_answers_pings_is_not() {
     let patient = |settings: &mut Settings| {
         settings.ping_interval = Duration::from_millis(20);
-        settings.write_timeout = Duration::from_millis(200);
+        settings.write_timeout = Duration::from_secs(1);
     };
     let server = open(patient).await;
     let (silent, lively) = (mint(&server).await, mint(&server).await);

@@ -350,7 +350,10 @@ async fn a_door_says_which_methods_it_has() {
         (format!("DELETE /smee/{id}"), "get, head, post"),
         (format!("PUT /smee/{id}"), "get, head, post"),
         (format!("POST /smee/events/{id}"), "get"),
-        (format!("GET /smee/replay/{id}"), "post"),
+        (
+            format!("GET /smee/replay/{id}?token={}", token("/")),
+            "post",
+        ),
         ("POST /smee/new".to_owned(), "get, head"),
         ("POST /new".to_owned(), "get"),
         (format!("OPTIONS /smee/{id}"), "get, head, post"),

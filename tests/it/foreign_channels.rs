@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use hookbot_forward::source::channel::{Channel, ChannelKind};
-use hookbot_forward::source::sealed::ChannelKey;
 use hookbot_forward::{Given, Message, Source, TargetSettings, Trouble};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -127,7 +127,7 @@ id: 0\nevent: ready\ndata: {}\n\n\
 id: 1\ndata: {\"host\":\"smee.io\",\"x-github-event\":\"push\",\"content-type\":\"application/json\",\
 \"body\":{\"n\":1.0,\"ü\":\"☃\"},\"query\":{\"a\":\"1\"},\"timestamp\":1769862600007}\n\n\
 id: 2\nevent: ping\ndata: {}\n\n\
-id: 3\ndata: {\"body\":[2],\"query\":{},\"timestamp\":1769862600008}\n\n";
+id: 3\nevent: message\ndata: {\"body\":[2],\"query\":{},\"timestamp\":1769862600008}\n\n";
 
 #[tokio::test]
 async fn smees_events_are_messages_however_they_are_cut() {
@@ -238,23 +238,48 @@ async fn gosmees_events_are_every_byte_and_go_on_where_they_were() {
     }
 }
 
+// Made with PyNaCl.
+const KEY: &str = r#"{"public_key":"B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw=",
+    "private_key":"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="}"#;
+const SEALED: &str = r#"{"encrypted":true,"version":1,"epk":"VxR2nRFr92Q2rnS8eT0sMK0ZA8WaxSc4BcfiaYtBDDY=","nonce":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYX","ciphertext":"j2n67sSar/1ELKqa076eMXFzYhkrnPH52JMpMsQ5G64mRz+kgKaA9U4zKYKcQSUsb4FPKcPeLVpuQl01rla5DFYRebwShCmJeMxQlzI/h5+Z8ug232APID5eKM+KiD/DM2nuvUqznm45fg=="}"#;
+
 #[tokio::test]
-async fn an_encrypted_event_is_read_with_its_key() {
-    // Made with PyNaCl.
-    let key = br#"{"public_key":"B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9/AsrhtHHw=",
-        "private_key":"AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA="}"#;
-    let sealed = r#"{"encrypted":true,"version":1,"epk":"VxR2nRFr92Q2rnS8eT0sMK0ZA8WaxSc4BcfiaYtBDDY=","nonce":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYX","ciphertext":"j2n67sSar/1ELKqa076eMXFzYhkrnPH52JMpMsQ5G64mRz+kgKaA9U4zKYKcQSUsb4FPKcPeLVpuQl01rla5DFYRebwShCmJeMxQlzI/h5+Z8ug232APID5eKM+KiD/DM2nuvUqznm45fg=="}"#;
-    let events = format!("id: 1-0\ndata: {sealed}\n\n");
-    let (address, mut heads) = serve(vec![Answer::new(EVENTS, events, Then::Silence)]).await;
-    let channel = channel(address, ChannelKind::Gosmee).key(ChannelKey::parse(key).unwrap());
-    let (message, place) = message(&mut channel.open(None)).await;
-    assert_eq!(
-        (&*message.payload, place.as_deref()),
-        (&b"{\"n\": 1}\r\n"[..], Some("1-0"))
-    );
+async fn an_encrypted_event_is_forwarded_with_its_key() {
+    let events = format!("id: 1-0\ndata: {SEALED}\n\n");
+    let (address, mut heads) = serve(vec![
+        Answer::new(VERSION, "{}", Then::End),
+        Answer::new(EVENTS, events, Then::Silence),
+    ])
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let (key, saved) = (folder.path().join("key"), folder.path().join("saved"));
+    std::fs::write(&key, KEY).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_hookbot"))
+        .args([
+            "forward",
+            "--no-state",
+            "--count",
+            "1",
+            "--encryption-key-file",
+        ])
+        .arg(&key)
+        .arg("--save")
+        .arg(&saved)
+        .arg(format!("http://{address}/some-channel"))
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(PATIENCE, output)
+        .await
+        .expect("it does not end")
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let saved = hookbot_forward::saved::find([saved]).unwrap();
+    assert_eq!(saved[0].read().unwrap().payload, "{\"n\": 1}\r\n");
+
+    assert!(heads.recv().await.unwrap().starts_with("GET /version "));
     let head = heads.recv().await.unwrap();
-    let query = "?pubkey=B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9_AsrhtHHw HTTP/1.1";
-    assert!(head.contains(query), "{head}");
+    let line = "GET /events/some-channel?pubkey=B6N8vBQgk8i3VdwbEOhstCY3StFqqFPtC9_AsrhtHHw HTTP";
+    assert!(head.starts_with(line), "{head}");
 }
 
 #[tokio::test]

@@ -252,24 +252,25 @@ async fn what_is_not_taken_is_offered_again_and_told() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let taken: Vec<_> = lines[..3]
+    let what: Vec<_> = lines
         .iter()
-        .map(|line| line["taken"].as_bool().unwrap())
+        .map(|line| line["what"].as_str().unwrap())
         .collect();
-    assert_eq!(taken, [true, false, true]);
     assert_eq!(
-        (&lines[0]["attempts"], &lines[0]["status"]),
+        what,
+        ["failed", "delivered", "parked", "delivered", "summary"]
+    );
+    assert_eq!(
+        (&lines[1]["attempt"], &lines[1]["code"]),
         (&2.into(), &200.into())
     );
     assert_eq!(
-        (&lines[0]["event"], &lines[0]["size"]),
+        (&lines[1]["event"], &lines[1]["size"]),
         (&"push".into(), &1.into())
     );
+    assert_eq!(lines[1]["published"], "2026-01-31T12:00:00.000Z");
     assert_eq!(
-        (
-            &lines[3]["summary"]["taken"],
-            &lines[3]["summary"]["not_taken"]
-        ),
+        (&lines[4]["delivered"], &lines[4]["parked"]),
         (&2.into(), &1.into())
     );
 }
@@ -307,37 +308,45 @@ async fn an_old_message_is_signed_anew() {
     save(folder.path(), &[old]).await;
     let mut service = Service::start(&[]).await;
     let folder = folder.path().to_str().unwrap();
-    let output = replay(&[
-        "--resign",
-        "stripe",
-        "--secret",
-        "env:A_SECRET",
-        folder,
-        &service.url,
-    ])
-    .await;
-    assert!(output.status.success(), "{output:?}");
-    let taken = service.all().remove(0);
-    let mut headers = Headers::default();
-    for (name, value) in &taken.headers {
-        headers.push(name, value);
+    let resign = ["--resign", "stripe", "--secret", "env:A_SECRET"];
+    for (more, body) in [
+        (
+            &[][..],
+            &b"{\"id\":\"evt_1\",\"type\":\"charge.failed\"}\n"[..],
+        ),
+        // What is sent is what is signed.
+        (&["--transform", "{{ body.type }}"], b"charge.failed"),
+    ] {
+        let output = replay(&[&resign[..], more, &[folder, &service.url]].concat()).await;
+        assert!(output.status.success(), "{output:?}");
+        let taken = service.all().remove(0);
+        assert_eq!(taken.body, body);
+        let mut headers = Headers::default();
+        for (name, value) in &taken.headers {
+            headers.push(name, value);
+        }
+        let request = Request {
+            method: "PUT",
+            url: "",
+            headers: &headers,
+            body,
+        };
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        let secrets = [Secret::new("whsec_x").unwrap()];
+        Scheme::from(Provider::Stripe)
+            .verify(&secrets, &request, now.as_secs())
+            .unwrap();
+        let shown = format!("{output:?}");
+        assert!(!shown.contains("whsec_x"), "{shown}");
     }
-    let request = Request {
-        method: "PUT",
-        url: "",
-        headers: &headers,
-        body: &taken.body,
-    };
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
-    let secrets = [Secret::new("whsec_x").unwrap()];
-    Scheme::from(Provider::Stripe)
-        .verify(&secrets, &request, now)
-        .unwrap();
-    let shown = String::from_utf8_lossy(&output.stderr);
-    assert!(!shown.contains("whsec_x"), "{shown}");
+
+    // What can't be signed is not sent.
+    let resign = ["--resign", "standard-webhooks", "--secret", "env:A_SECRET"];
+    let output = replay(&[&resign[..], &[folder, &service.url]].concat()).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(service.all(), []);
 }
 
 async fn publish(server: &TestServer, topic: &str, bodies: std::ops::Range<u32>) {

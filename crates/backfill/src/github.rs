@@ -17,33 +17,32 @@ pub(crate) const PER_PAGE: u32 = 100;
 pub(crate) struct Item {
     id: u64,
     guid: String,
-    delivered_at: String,
+    delivered_at: Option<String>,
     #[serde(default)]
     redelivery: bool,
-    status: String,
-    #[serde(default)]
-    status_code: u16,
+    status: Option<String>,
+    status_code: Option<u16>,
     event: String,
     action: Option<String>,
 }
 
 impl From<Item> for Attempt {
     fn from(item: Item) -> Self {
-        let Item { event, status, .. } = item;
-        let succeeded = status.eq_ignore_ascii_case("ok");
+        let Item { event, .. } = item;
+        let status = item.status.unwrap_or_else(|| "pending".to_owned());
         Self {
             id: item.id,
             delivery: item.guid,
-            at: item.delivered_at.parse().ok(),
+            at: item.delivered_at.and_then(|text| text.parse().ok()),
             event: match item.action {
                 Some(action) if !action.is_empty() => format!("{event}.{action}"),
                 _ => event,
             },
+            succeeded: status.eq_ignore_ascii_case("ok"),
             status: match item.status_code {
-                0 => status,
-                code => format!("{code} {status}"),
+                None | Some(0) => status,
+                Some(code) => format!("{code} {status}"),
             },
-            succeeded,
             is_repeated: item.redelivery,
             content: None,
         }
@@ -93,4 +92,42 @@ pub(crate) struct Hook {
 pub(crate) struct HookConfig {
     #[serde(default)]
     pub(crate) url: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_read_even_where_little_is_known_yet() {
+        let read = |json: &str| -> Attempt {
+            let item: Item = serde_json::from_str(json).unwrap();
+            item.into()
+        };
+        let attempt = read(
+            r#"{"id":12345678,"guid":"0b989ba4-242f-11e5-81e1-c7b6966d2516",
+                "delivered_at":"2019-06-03T00:57:16Z","redelivery":false,"duration":0.27,
+                "status":"OK","status_code":200,"event":"issues","action":"opened",
+                "installation_id":123,"repository_id":456,"throttled_at":null}"#,
+        );
+        assert_eq!(attempt.at, "2019-06-03T00:57:16Z".parse().ok());
+        assert_eq!(
+            (&*attempt.event, &*attempt.status),
+            ("issues.opened", "200 OK")
+        );
+        assert!(attempt.succeeded && !attempt.is_repeated);
+
+        let attempt = read(
+            r#"{"id":1,"guid":"g","delivered_at":null,"redelivery":true,"status":null,
+                "status_code":null,"event":"push","action":null}"#,
+        );
+        assert_eq!(
+            (attempt.at, &*attempt.event, &*attempt.status),
+            (None, "push", "pending")
+        );
+        assert!(!attempt.succeeded && attempt.is_repeated);
+        let failed =
+            r#"{"id":1,"guid":"g","status":"failed to connect","status_code":0,"event":"push"}"#;
+        assert_eq!(read(failed).status, "failed to connect");
+    }
 }

@@ -20,13 +20,10 @@ pub(crate) const REDACTED: &str = "[REDACTED]";
 #[derive(Debug, Deserialize)]
 pub(crate) struct Item<'a> {
     id: u64,
-    #[serde(default)]
-    trigger: String,
-    #[serde(default)]
+    trigger: Option<String>,
     request_headers: Option<HeaderMap>,
-    #[serde(borrow, default)]
+    #[serde(borrow)]
     request_data: Option<&'a RawValue>,
-    #[serde(default)]
     response_headers: Option<HeaderMap>,
     #[serde(default)]
     response_status: Value,
@@ -61,7 +58,9 @@ impl Item<'_> {
                 .unwrap_or_else(|| format!("event {}", self.id)),
             // Before it told its own time, the receiver's is the next best.
             at: at.or_else(|| date(&answered?.1)),
-            event: header("x-gitlab-event").unwrap_or(self.trigger),
+            event: header("x-gitlab-event")
+                .or(self.trigger)
+                .unwrap_or_default(),
             succeeded: status.starts_with('2'),
             status,
             is_repeated: false,

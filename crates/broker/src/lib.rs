@@ -99,6 +99,17 @@ impl Broker {
         self.0.log.append(publication, Some(window)).await
     }
 
+    /// As [`Self::publish_once`] for each of these, in order, without waiting for one before the
+    /// next. Ends at the first that the log does not take on, so there are as many answers as have
+    /// been tried.
+    pub async fn publish_all_once(
+        &self,
+        publications: Vec<Publication>,
+        window: Duration,
+    ) -> Vec<Result<Appended, AppendError>> {
+        self.0.log.append_all(publications, Some(window)).await
+    }
+
     /// The log itself, for who asks about it.
     #[must_use]
     pub fn log(&self) -> Arc<dyn Log> {

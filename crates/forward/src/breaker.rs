@@ -10,8 +10,11 @@ use tokio::time::{Instant, sleep_until};
 /// While it is open, one message at a time is a probe, the one first that has waited longest.
 #[derive(Debug)]
 pub(crate) struct Breaker {
-    /// So many failures in a row open it.
+    /// So many failures in a row open it,
     limit: u32,
+    /// if there was no success for so long: of many messages at once, a few fail in a row at a
+    /// target that takes every other one.
+    span: Duration,
     /// The longest time between two probes.
     probe: Duration,
     state: Mutex<State>,
@@ -22,6 +25,8 @@ pub(crate) struct Breaker {
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
+    /// When the first of them was.
+    since: Option<Instant>,
     is_open: bool,
     not_before: Option<Instant>,
 }
@@ -36,9 +41,10 @@ pub(crate) struct Failure {
 }
 
 impl Breaker {
-    pub(crate) fn new(limit: u32, probe: Duration) -> Self {
+    pub(crate) fn new(limit: u32, span: Duration, probe: Duration) -> Self {
         Self {
             limit,
+            span,
             probe,
             state: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
@@ -63,14 +69,17 @@ impl Breaker {
         std::mem::take(&mut *self.state()).is_open
     }
 
-    /// The target failed, and may have asked to be left alone for a while.
-    pub(crate) fn fail(&self, asked: Option<Duration>) -> Failure {
+    /// The target failed, and may have asked to be left alone for a while. `pause` is how long the
+    /// message would wait by itself.
+    pub(crate) fn fail(&self, asked: Option<Duration>, pause: Duration) -> Failure {
         let asked = asked.map(|asked| asked.min(MAX_ASKED));
         let mut state = self.state();
         state.failures = state.failures.saturating_add(1);
+        let since = *state.since.get_or_insert_with(Instant::now);
         let was_open = state.is_open;
-        state.is_open = state.failures >= self.limit;
-        let probe = state.is_open.then(|| self.probe.mul_f64(jitter(0.8)));
+        state.is_open |= state.failures >= self.limit && since.elapsed() >= self.span;
+        let probe = self.probe.mul_f64(0.8 + fastrand::f64() / 5.0);
+        let probe = state.is_open.then(|| pause.min(probe));
         let wait = asked.max(probe);
         if let Some(wait) = wait {
             state.not_before = state.not_before.max(Some(Instant::now() + wait));
@@ -95,12 +104,8 @@ impl Breaker {
 pub(crate) fn pause(first: Duration, last: Duration, attempt: u32) -> Duration {
     let doubled = 1_u32.checked_shl(attempt.saturating_sub(1));
     let limit = doubled.map_or(last, |doubled| first.saturating_mul(doubled));
-    limit.min(last).mul_f64(jitter(0.5))
-}
-
-/// At random, so that those who failed together do not come back together.
-fn jitter(least: f64) -> f64 {
-    least + (1.0 - least) * fastrand::f64()
+    // At random, so that those who failed together do not come back together.
+    limit.min(last).mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 /// A target may ask for a longer pause than ours, though not for ever.
@@ -112,6 +117,9 @@ mod tests {
     use std::sync::Arc;
 
     const PROBE: Duration = Duration::from_secs(5);
+    /// The clock's steps are milliseconds.
+    const SLACK: Duration = Duration::from_millis(5);
+    const LONG: Duration = Duration::from_secs(30);
 
     #[test]
     fn pauses_double_up_to_the_longest() {
@@ -122,15 +130,19 @@ mod tests {
         }
     }
 
+    fn breaker(limit: u32, span: Duration) -> Breaker {
+        Breaker::new(limit, span, PROBE)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_open_breaker_lets_one_probe_through_every_few_seconds() {
-        let breaker = Arc::new(Breaker::new(2, PROBE));
-        assert!(!breaker.fail(None).has_opened);
+        let breaker = Arc::new(breaker(2, Duration::ZERO));
+        assert!(!breaker.fail(None, LONG).has_opened);
         assert!(
             breaker.admit().await.is_none(),
             "one failure holds up nobody"
         );
-        assert!(breaker.fail(None).has_opened);
+        assert!(breaker.fail(None, LONG).has_opened);
         let begin = Instant::now();
         let (sender, mut tried) = tokio::sync::mpsc::unbounded_channel();
         for _ in 0..3 {
@@ -138,20 +150,35 @@ mod tests {
             tokio::spawn(async move {
                 let turn = breaker.admit().await;
                 sender.send(turn.is_some()).unwrap();
-                breaker.fail(None);
+                breaker.fail(None, LONG);
             });
         }
         for probes in 1..=3 {
             assert_eq!(tried.recv().await, Some(true));
             let passed = begin.elapsed();
-            assert!(passed <= PROBE * probes && passed >= PROBE.mul_f64(0.79) * probes);
+            assert!(passed <= PROBE * probes + SLACK && passed >= PROBE.mul_f64(0.8) * probes);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_failures_among_many_at_once_do_not_open_it() {
+        let breaker = breaker(5, Duration::from_secs(2));
+        for _ in 0..100 {
+            assert!(!breaker.fail(None, LONG).has_opened);
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!breaker.succeed());
+        assert!(!breaker.fail(None, LONG).has_opened, "the row begins anew");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        for failures in 2..=5 {
+            assert_eq!(breaker.fail(None, LONG).has_opened, failures == 5);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_success_frees_everybody() {
-        let breaker = Breaker::new(1, PROBE);
-        assert!(breaker.fail(Some(Duration::from_secs(60))).has_opened);
+        let breaker = breaker(1, Duration::ZERO);
+        assert!(breaker.fail(Some(Duration::from_secs(60)), LONG).has_opened);
         let begin = Instant::now();
         let probe = breaker.admit().await;
         assert_eq!(begin.elapsed().as_secs(), 60);
@@ -168,12 +195,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_was_asked_for_is_everybodys() {
-        let breaker = Breaker::new(9, PROBE);
-        let failure = breaker.fail(Some(Duration::from_secs(7)));
-        assert_eq!(
-            (failure.has_opened, failure.wait),
-            (false, Some(Duration::from_secs(7)))
-        );
+        let breaker = breaker(9, Duration::ZERO);
+        let asked = Some(Duration::from_secs(7));
+        let failure = breaker.fail(asked, LONG);
+        assert_eq!((failure.has_opened, failure.wait), (false, asked));
         let begin = Instant::now();
         assert!(breaker.admit().await.is_none());
         assert_eq!(begin.elapsed().as_secs(), 7);

@@ -1,17 +1,11 @@
-//! Messages once more: a source whose messages are sent again at a pace, and signed anew where
-//! that is asked for.
-
-use std::time::SystemTime;
+//! Messages once more: those of a span of time, at a pace.
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
-use tracing::warn;
 
-use crate::message::Message;
 use crate::pace::{Metronome, Pace};
-use crate::resign::{Freshness, Resigner};
-use crate::source::{Given, Source, Trouble};
+use crate::source::{Given, Source};
 
 /// A source whose messages are sent again.
 pub struct Replay<S> {
@@ -20,7 +14,7 @@ pub struct Replay<S> {
 }
 
 /// Which messages are sent again, and how.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct ReplayOptions {
     /// How fast.
     pub pace: Pace,
@@ -28,8 +22,6 @@ pub struct ReplayOptions {
     pub since: Option<Timestamp>,
     /// Only messages that came then or before.
     pub until: Option<Timestamp>,
-    /// Signs them anew.
-    pub resigner: Option<Resigner>,
 }
 
 impl<S: Source> Replay<S> {
@@ -48,8 +40,7 @@ impl<S: Source> Source for Replay<S> {
         let replaying = Replaying {
             given: self.source.open(after),
             metronome: Metronome::new(self.options.pace),
-            options: self.options.clone(),
-            has_warned: false,
+            options: self.options,
         };
         stream::unfold(replaying, async |mut replaying| {
             let given = replaying.next().await?;
@@ -63,14 +54,12 @@ struct Replaying {
     given: BoxStream<'static, Given>,
     metronome: Metronome,
     options: ReplayOptions,
-    /// Whether it was said that new signatures are of an old time.
-    has_warned: bool,
 }
 
 impl Replaying {
     async fn next(&mut self) -> Option<Given> {
         loop {
-            let (mut message, place) = match self.given.next().await? {
+            let (message, place) = match self.given.next().await? {
                 Given::Message(message, place) => (message, place),
                 other => return Some(other),
             };
@@ -79,28 +68,8 @@ impl Replaying {
                 continue;
             }
             self.metronome.wait(time).await;
-            return Some(match self.sign(&mut message) {
-                Ok(()) => Given::Message(message, place),
-                Err(trouble) => Given::Trouble(trouble),
-            });
+            return Some(Given::Message(message, place));
         }
-    }
-
-    fn sign(&mut self, message: &mut Message) -> Result<(), Trouble> {
-        let Some(resigner) = &self.options.resigner else {
-            return Ok(());
-        };
-        let freshness = resigner.sign(message, SystemTime::now()).map_err(|error| {
-            let id = message.delivery_id().unwrap_or_default();
-            Trouble::Missing(format!("the message {id:?} is not sent: {error}"))
-        })?;
-        if freshness == Freshness::Stale && !self.has_warned {
-            self.has_warned = true;
-            warn!(
-                "the time that is signed is in the body, which stays as it was: a receiver may find it too old"
-            );
-        }
-        Ok(())
     }
 }
 
@@ -117,6 +86,7 @@ impl ReplayOptions {
 mod tests {
     use super::*;
     use crate::message::test_message;
+    use crate::source::Trouble;
 
     struct Fixed(Vec<Given>);
 

@@ -1,11 +1,69 @@
 //! Old messages, signed anew: providers sign with a time, and receivers refuse what is old.
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
+use futures_util::future::BoxFuture;
+use hookbot_protocol::Headers;
 use hookbot_protocol::event::HeaderText;
 use hookbot_signatures::{CannotSign, Provider, Refusal, Request, Scheme, Secret};
+use tracing::warn;
 
 use crate::message::Message;
+use crate::taker::{Answer, Taker, Verdict};
+
+/// Offers messages to a taker that are signed at that moment, each attempt anew.
+pub struct Signed {
+    taker: Arc<dyn Taker>,
+    resigner: Resigner,
+    /// Whether it was said that new signatures are of an old time.
+    has_warned: AtomicBool,
+}
+
+impl Signed {
+    /// Signs what the taker is offered.
+    #[must_use]
+    pub fn new(taker: Arc<dyn Taker>, resigner: Resigner) -> Self {
+        Self {
+            taker,
+            resigner,
+            has_warned: AtomicBool::new(false),
+        }
+    }
+
+    fn sign(&self, message: &Message) -> Result<Message, CannotSign> {
+        let mut message = message.clone();
+        let freshness = self.resigner.sign(&mut message, SystemTime::now())?;
+        if freshness == Freshness::Stale && !self.has_warned.swap(true, Ordering::Relaxed) {
+            warn!(
+                "the time that is signed is in the body, which stays as it was: a receiver may find it too old"
+            );
+        }
+        Ok(message)
+    }
+}
+
+impl Taker for Signed {
+    fn name(&self) -> &str {
+        self.taker.name()
+    }
+
+    fn offer<'a>(&'a self, message: &'a Message, attempt: u32) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            match self.sign(message) {
+                Ok(message) => self.taker.offer(&message, attempt).await,
+                Err(error) => Answer {
+                    verdict: Verdict::Never,
+                    code: None,
+                    text: error.to_string(),
+                    retry_after: None,
+                    duration: Duration::ZERO,
+                },
+            }
+        })
+    }
+}
 
 /// Signs messages as their provider would do it now.
 #[derive(Debug, Clone)]
@@ -18,7 +76,7 @@ pub struct Resigner {
 
 /// What a message is signed with, besides its new signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Freshness {
+enum Freshness {
     /// A time of now, or none at all.
     Fresh,
     /// A time in the body, which stays as it was: receivers that look at it will refuse it.
@@ -42,11 +100,7 @@ impl Resigner {
     ///
     /// When the secret is none to sign with, only the provider can sign, or the message lacks
     /// something that is signed.
-    pub(crate) fn sign(
-        &self,
-        message: &mut Message,
-        now: SystemTime,
-    ) -> Result<Freshness, CannotSign> {
+    fn sign(&self, message: &mut Message, now: SystemTime) -> Result<Freshness, CannotSign> {
         let since = now.duration_since(SystemTime::UNIX_EPOCH);
         let now = since.unwrap_or_default().as_secs();
         let url = match (&*message.event.query, self.url.contains('?')) {
@@ -76,11 +130,7 @@ impl Resigner {
     }
 }
 
-fn request<'a>(
-    message: &'a Message,
-    url: &'a str,
-    headers: &'a hookbot_protocol::Headers,
-) -> Request<'a> {
+fn request<'a>(message: &'a Message, url: &'a str, headers: &'a Headers) -> Request<'a> {
     Request {
         method: message.method(),
         url,

@@ -87,7 +87,8 @@ impl Inner {
             event: message.event.clone(),
         };
         let written = || -> io::Result<PathBuf> {
-            let json = serde_json::to_vec_pretty(&facts)?;
+            let mut json = serde_json::to_vec_pretty(&facts)?;
+            json.push(b'\n');
             let body = self.reserve(&facts, &message.payload)?;
             let script = self.scripts.script(message);
             self.write(&script, 0o700, &body.with_extension("sh"))?;

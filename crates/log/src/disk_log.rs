@@ -125,11 +125,12 @@ impl DiskLog {
         }
     }
 
-    async fn append(
+    /// Puts a publication behind those that wait to be written.
+    async fn queue(
         &self,
         publication: Publication,
         deduplicate: Option<Duration>,
-    ) -> Result<Appended, AppendError> {
+    ) -> Result<Queued, AppendError> {
         let size = record::size(&publication);
         let capacity = self
             .store
@@ -148,7 +149,7 @@ impl DiskLog {
         let (publication, deduplicate) = match deduplicate {
             Some(window) => match self.find(publication, window).await {
                 Ok(found) => found,
-                Err(offset) => return Ok(self.repeated(offset)),
+                Err(offset) => return Ok(Queued::Repeats(offset)),
             },
             None => (publication, None),
         };
@@ -160,8 +161,16 @@ impl DiskLog {
             publisher,
         };
         self.queue.push(request)?;
-        // The writer answers everything it takes, unless it panics.
-        answer.await.unwrap_or(Err(AppendError::Failed))
+        Ok(Queued::Written(answer))
+    }
+
+    /// Waits for what becomes of it.
+    async fn answer(&self, queued: Queued) -> Result<Appended, AppendError> {
+        match queued {
+            Queued::Repeats(offset) => Ok(self.repeated(offset)),
+            // The writer answers everything it takes, unless it panics.
+            Queued::Written(answer) => answer.await.unwrap_or(Err(AppendError::Failed)),
+        }
     }
 
     /// Looks for a delivery in the closed segments, where the writer would have to wait for the
@@ -210,6 +219,14 @@ impl DiskLog {
     }
 }
 
+/// A publication that the log has taken on.
+enum Queued {
+    /// It is there already.
+    Repeats(Offset),
+    /// The writer says what became of it.
+    Written(oneshot::Receiver<Result<Appended, AppendError>>),
+}
+
 impl Log for DiskLog {
     fn epoch(&self) -> Epoch {
         self.store.meta.epoch
@@ -220,7 +237,36 @@ impl Log for DiskLog {
         publication: Publication,
         deduplicate: Option<Duration>,
     ) -> BoxFuture<'_, Result<Appended, AppendError>> {
-        Box::pin(self.append(publication, deduplicate))
+        Box::pin(async move {
+            let queued = self.queue(publication, deduplicate).await?;
+            self.answer(queued).await
+        })
+    }
+
+    fn append_all(
+        &self,
+        publications: Vec<Publication>,
+        deduplicate: Option<Duration>,
+    ) -> BoxFuture<'_, Vec<Result<Appended, AppendError>>> {
+        Box::pin(async move {
+            let mut all = Vec::with_capacity(publications.len());
+            for publication in publications {
+                let queued = self.queue(publication, deduplicate).await;
+                let goes_on = queued.is_ok();
+                all.push(queued);
+                if !goes_on {
+                    break;
+                }
+            }
+            let mut answers = Vec::with_capacity(all.len());
+            for queued in all {
+                answers.push(match queued {
+                    Ok(queued) => self.answer(queued).await,
+                    Err(error) => Err(error),
+                });
+            }
+            answers
+        })
     }
 
     fn bounds(&self) -> Bounds {

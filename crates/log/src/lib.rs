@@ -67,6 +67,15 @@ pub trait Log: Send + Sync + 'static {
         deduplicate: Option<Duration>,
     ) -> BoxFuture<'_, Result<Appended, AppendError>>;
 
+    /// Appends these in order, each as [`Self::append`] does, and without waiting for one before
+    /// the next. Ends at the first that the log does not take on, so there are as many answers as
+    /// have been tried.
+    fn append_all(
+        &self,
+        publications: Vec<Publication>,
+        deduplicate: Option<Duration>,
+    ) -> BoxFuture<'_, Vec<Result<Appended, AppendError>>>;
+
     /// What can be read now.
     fn bounds(&self) -> Bounds;
 

@@ -84,6 +84,25 @@ impl Log for MemoryLog {
         Box::pin(self.0.append(publication, deduplicate))
     }
 
+    fn append_all(
+        &self,
+        publications: Vec<Publication>,
+        deduplicate: Option<Duration>,
+    ) -> BoxFuture<'_, Vec<Result<Appended, AppendError>>> {
+        Box::pin(async move {
+            let mut answers = Vec::with_capacity(publications.len());
+            for publication in publications {
+                let answer = self.0.append(publication, deduplicate).await;
+                let goes_on = answer.is_ok();
+                answers.push(answer);
+                if !goes_on {
+                    break;
+                }
+            }
+            answers
+        })
+    }
+
     fn bounds(&self) -> Bounds {
         let lanes = self.0.lanes();
         let oldest = |lane: &Lane| lane.messages.front().map(|message| message.offset);

@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use hookbot_log::{DiskLog, Limit, Log, OpenError, Options, verify};
+use hookbot_log::{AppendError, DiskLog, Limit, Log, OpenError, Options, verify};
 use hookbot_protocol::{Filter, Offset, Publication, Topic};
 
 const ALL: Limit = Limit {
@@ -155,4 +156,45 @@ async fn damage_is_found_told_and_given_up_on_demand() {
     );
     drop(log);
     assert_eq!(verify(folder.path()).unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_appended_together_is_there_in_order_up_to_what_the_log_does_not_take() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut options = Options {
+        segment_bytes: Some(1_000),
+        tail_bytes: 0,
+        ..Options::default()
+    };
+    options.retain.bytes = 1 << 20;
+    let log = DiskLog::open(parent.path(), options).unwrap();
+    let topic = Topic::parse("a").unwrap();
+    let delivery = |body: String| Publication {
+        delivery_id: Some(body.as_str().into()),
+        ..Publication::new(topic.clone(), body)
+    };
+    let week = Some(Duration::from_secs(604_800));
+    let few: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+    // Segments end in between, so earlier deliveries are looked for on disk, too.
+    for is_duplicate in [false, true] {
+        let publications = few.iter().cloned().map(delivery).collect();
+        let answers = log.append_all(publications, week).await;
+        assert_eq!(answers.len(), few.len());
+        for (number, answer) in (1..).zip(answers) {
+            let appended = answer.unwrap();
+            assert_eq!(appended.is_duplicate, is_duplicate);
+            assert_eq!(appended.cursor.offset, Offset(number));
+        }
+    }
+    assert_eq!(bodies(&log, "a").await, few);
+
+    let too_large = "x".repeat(1 << 20);
+    let three = ["fits", &too_large, "comes too late"];
+    let publications = three.map(|body| delivery(body.to_owned())).to_vec();
+    let answers = log.append_all(publications, week).await;
+    assert!(matches!(
+        &answers[..],
+        [Ok(_), Err(AppendError::TooLarge { .. })]
+    ));
+    assert_eq!(bodies(&log, "a").await.last().unwrap(), "fits");
 }

@@ -165,6 +165,15 @@ pub(in crate::cli) struct ForwardArgs {
     #[arg(long, value_enum, default_value_t, help_heading = "Source")]
     pub(super) source_kind: SourceKind,
 
+    /// The key that a gosmee channel's events are encrypted for, as gosmee keygen writes it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "GOSMEE_ENCRYPTION_KEY_FILE",
+        help_heading = "Source"
+    )]
+    pub(super) encryption_key_file: Option<PathBuf>,
+
     /// A header for the source, for example 'X-Team: infra'; may be repeated.
     #[arg(
         long = "source-header",
@@ -185,7 +194,7 @@ pub(in crate::cli) struct ForwardArgs {
 /// Which messages, and in what form.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Messages")]
-pub(super) struct Choice {
+pub(in crate::cli) struct Choice {
     /// Only messages that fulfil this condition, for example 'body.action == "opened"': Jinja over
     /// topic, method, headers, query and body.
     #[arg(long, value_name = "EXPRESSION")]
@@ -193,7 +202,7 @@ pub(super) struct Choice {
 
     /// Only this kind of event, such as push or issues.opened; may be repeated.
     #[arg(long = "event", value_name = "EVENT")]
-    pub(super) events: Vec<String>,
+    pub(in crate::cli) events: Vec<String>,
 
     /// Not this kind of event; may be repeated.
     #[arg(long = "ignore-event", short = 'I', value_name = "EVENT")]
@@ -310,31 +319,45 @@ impl ForwardArgs {
 
     /// Which messages somebody gets who wants these events.
     pub(super) fn selection(&self, events: &[String]) -> Result<Selection, Failure> {
-        let mut selection = self.selection_as_sent(events)?;
-        if let Some(template) = &self.choice.transform {
-            let text = match template.strip_prefix('@') {
-                None => template.clone(),
-                Some(file) => std::fs::read_to_string(file)
-                    .with_context(|| format!("cannot read {file}"))
-                    .map_err(Failure::Usage)?,
-            };
-            selection = selection.transform(&text).map_err(usage)?;
-        }
-        Ok(selection)
+        self.in_order(self.choice.selection(events)?)
     }
 
     /// The same, with every body as it was sent.
     pub(super) fn selection_as_sent(&self, events: &[String]) -> Result<Selection, Failure> {
-        let mut selection = Selection::default()
-            .events(events)
-            .ignore(&self.choice.ignored);
-        if let Some(filter) = &self.choice.filter {
-            selection = selection.filter(filter).map_err(usage)?;
+        self.in_order(self.choice.as_sent(events)?)
+    }
+
+    fn in_order(&self, selection: Selection) -> Result<Selection, Failure> {
+        match &self.order_by {
+            Some(key) => selection.key(key).map_err(usage),
+            None => Ok(selection),
         }
-        if let Some(key) = &self.order_by {
-            selection = selection.key(key).map_err(usage)?;
+    }
+}
+
+impl Choice {
+    /// What is chosen, of these events.
+    pub(in crate::cli) fn selection(&self, events: &[String]) -> Result<Selection, Failure> {
+        let selection = self.as_sent(events)?;
+        let Some(template) = &self.transform else {
+            return Ok(selection);
+        };
+        let text = match template.strip_prefix('@') {
+            None => template.clone(),
+            Some(file) => std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {file}"))
+                .map_err(Failure::Usage)?,
+        };
+        selection.transform(&text).map_err(usage)
+    }
+
+    /// The same, with every body as it was sent.
+    fn as_sent(&self, events: &[String]) -> Result<Selection, Failure> {
+        let selection = Selection::default().events(events).ignore(&self.ignored);
+        match &self.filter {
+            Some(filter) => selection.filter(filter).map_err(usage),
+            None => Ok(selection),
         }
-        Ok(selection)
     }
 }
 

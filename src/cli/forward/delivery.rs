@@ -44,7 +44,7 @@ pub(in crate::cli) struct TargetArgs {
 
     /// Certificates to trust besides the system's, PEM; for the source, too.
     #[arg(long, value_name = "FILE")]
-    pub(super) ca: Option<PathBuf>,
+    pub(in crate::cli) ca: Option<PathBuf>,
 
     /// The certificate chain to show to targets that ask for one, PEM.
     #[arg(long, value_name = "FILE", requires = "cert_key")]
@@ -147,7 +147,7 @@ impl CommandArgs {
 }
 
 /// Takes `Name: value` apart.
-pub(super) fn header(text: &str) -> Result<(&str, &str), Failure> {
+pub(in crate::cli) fn header(text: &str) -> Result<(&str, &str), Failure> {
     let parts = text.split_once(':');
     let parts = parts.map(|(name, value)| (name.trim(), value.trim()));
     // It is not repeated: it may be a secret without its colon.

@@ -14,49 +14,69 @@ use tracing::{info, warn};
 
 /// How it is told.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Style {
-    pub(super) is_json: bool,
-    pub(super) is_quiet: bool,
+pub(in crate::cli) struct Style {
+    pub(in crate::cli) is_json: bool,
+    pub(in crate::cli) is_quiet: bool,
     /// Whether it has to be said whom a line is about.
-    pub(super) names_target: bool,
+    pub(in crate::cli) names_target: bool,
+    /// Whether what is not taken is still where it came from, and not put aside.
+    pub(in crate::cli) is_replay: bool,
 }
 
 /// Everything that is known of the forwarders of one process.
 #[derive(Clone)]
-pub(super) struct Report(Arc<Inner>);
+pub(in crate::cli) struct Report(Arc<Inner>);
 
 struct Inner {
     style: Style,
     begin: Instant,
     /// When each forwarder's source was last heard.
-    heard: Mutex<Vec<Option<Instant>>>,
+    heard: Mutex<Vec<Heard>>,
     /// Whether all have been.
     ready: watch::Sender<bool>,
     /// What a source said that never let us in.
     refusal: watch::Sender<Option<String>>,
 }
 
+/// Whether a forwarder hears its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Never,
+    At(Instant),
+    Ended,
+}
+
 impl Report {
-    pub(super) fn new(style: Style, forwarders: usize) -> Self {
+    pub(in crate::cli) fn new(style: Style, forwarders: usize) -> Self {
         Self(Arc::new(Inner {
             style,
             begin: Instant::now(),
-            heard: Mutex::new(vec![None; forwarders]),
+            heard: Mutex::new(vec![Heard::Never; forwarders]),
             ready: watch::Sender::new(false),
             refusal: watch::Sender::new(None),
         }))
     }
 
     /// What to call when something happens to the forwarder at this place.
-    pub(super) fn tell(&self, at: usize, target: &str) -> Tell {
+    pub(in crate::cli) fn tell(&self, at: usize, target: &str) -> Tell {
         let (report, target) = (self.clone(), target.to_owned());
         Arc::new(move |told| report.take_note(at, &target, told))
     }
 
     /// How long the source has been silent that has been it longest; `None` before all are heard.
     pub(super) fn silence(&self) -> Option<Duration> {
-        let heard: Option<Vec<_>> = self.heard().iter().copied().collect();
-        heard?.into_iter().map(|moment| moment.elapsed()).max()
+        let heard = self.heard();
+        let silences = heard.iter().map(|heard| match heard {
+            Heard::Never => None,
+            Heard::At(moment) => Some(moment.elapsed()),
+            Heard::Ended => Some(Duration::ZERO),
+        });
+        silences.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    /// The forwarder at this place listens to nobody any more.
+    pub(super) fn end(&self, at: usize) {
+        self.heard()[at] = Heard::Ended;
     }
 
     /// Waits until all sources have been heard.
@@ -76,7 +96,7 @@ impl Report {
     }
 
     /// Says what it comes to.
-    pub(super) fn finish(&self, sum: &Summary) {
+    pub(in crate::cli) fn finish(&self, sum: &Summary) {
         let Summary {
             delivered,
             retried,
@@ -93,13 +113,18 @@ impl Report {
             }));
             return;
         }
+        let aside = if self.0.style.is_replay {
+            "not taken"
+        } else {
+            "put aside"
+        };
         anstream::eprintln!(
-            "{delivered} delivered, {retried} retried, {parked} put aside, {skipped} skipped in {}",
+            "{delivered} delivered, {retried} retried, {parked} {aside}, {skipped} skipped in {}",
             humantime::format_duration(Duration::from_millis(duration_ms(duration)))
         );
     }
 
-    fn heard(&self) -> MutexGuard<'_, Vec<Option<Instant>>> {
+    fn heard(&self) -> MutexGuard<'_, Vec<Heard>> {
         self.0.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,13 +132,13 @@ impl Report {
         match told {
             Told::Heard => {
                 let mut heard = self.heard();
-                heard[at] = Some(Instant::now());
-                if !*self.0.ready.borrow() && heard.iter().all(Option::is_some) {
+                heard[at] = Heard::At(Instant::now());
+                if !*self.0.ready.borrow() && !heard.contains(&Heard::Never) {
                     self.0.ready.send_replace(true);
                 }
                 return;
             }
-            Told::Trouble(Trouble::Refused(text)) if self.heard()[at].is_none() => {
+            Told::Trouble(Trouble::Refused(text)) if self.heard()[at] == Heard::Never => {
                 self.0.refusal.send_replace(Some(text.clone()));
                 return;
             }
@@ -161,10 +186,11 @@ impl Report {
                 letter,
                 ..
             } => {
-                let letter = letter.map_or_else(
-                    || "lost, as nothing is kept".to_owned(),
-                    |id| format!("put aside as dead letter {id}"),
-                );
+                let letter = match letter {
+                    Some(id) => format!("put aside as dead letter {id}"),
+                    None if self.0.style.is_replay => "not taken".to_owned(),
+                    None => "lost, as nothing is kept".to_owned(),
+                };
                 let start = start_of_line(message);
                 let red = AnsiColor::Red.on_default();
                 show(&format!("{start} {red}{reason}{to}, {letter}{red:#}"));
@@ -225,6 +251,7 @@ fn line_for_scripts(target: &str, told: &Told<'_>) -> Option<Value> {
             "target": target,
             "topic": message.event.topic,
             "cursor": message.event.cursor,
+            "published": message.event.time,
             "event": message.event_type(),
             "delivery": message.delivery_id(),
             "size": message.payload.len(),

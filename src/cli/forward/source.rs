@@ -6,6 +6,7 @@ use anyhow::Context;
 use hookbot_forward::Source;
 use hookbot_forward::source::channel::Channel;
 use hookbot_forward::source::hookbot::Hookbot;
+use hookbot_forward::source::sealed::ChannelKey;
 use hookbot_listen::Endpoint;
 use hookbot_protocol::{self as protocol, Filter, Path};
 
@@ -22,7 +23,13 @@ pub(super) fn open(args: &ForwardArgs) -> Result<Arc<dyn Source>, Failure> {
     let settings = args.target.for_channel(&args.source_headers)?;
     let channel = Channel::new(&args.source, args.source_kind.channel(), settings);
     let channel = channel.context("the source can't be used");
-    Ok(Arc::new(channel.map_err(Failure::Usage)?))
+    let channel = channel.map_err(Failure::Usage)?;
+    let Some(file) = &args.encryption_key_file else {
+        return Ok(Arc::new(channel));
+    };
+    let key = || -> anyhow::Result<_> { Ok(ChannelKey::parse(&std::fs::read(file)?)?) };
+    let key = key().with_context(|| format!("cannot use the key in {}", file.display()));
+    Ok(Arc::new(channel.key(key.map_err(Failure::Usage)?)))
 }
 
 /// Whether the URL is that of a subscription: by its scheme, its token, or its path.

@@ -4,11 +4,10 @@
 mod backfill;
 mod github;
 mod gitlab;
-mod report;
 mod resign;
 mod send;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 use hookbot_forward::saved;
 use hookbot_forward::source::files::Files;
@@ -17,8 +16,8 @@ use hookbot_listen::Endpoint;
 
 use self::send::{SendArgs, block_on, send};
 use super::Failure;
+use super::forward::{header, prefix};
 use super::listen::UNSAFE_IS_OK;
-use super::remote::RemoteArgs;
 
 /// Sends messages again: saved ones, those of a server's log, or a provider's deliveries.
 ///
@@ -43,12 +42,18 @@ pub(super) struct ReplayArgs {
     #[command(flatten)]
     send: SendArgs,
 
-    /// Replay what is below /unsafe/, where anybody may publish: says that you check what you get.
-    #[arg(long)]
-    unsafe_is_ok: bool,
+    /// A header for the source, for example 'X-Team: infra'; may be repeated.
+    #[arg(
+        long = "source-header",
+        value_name = "NAME: VALUE",
+        help_heading = "Source"
+    )]
+    source_headers: Vec<String>,
 
-    #[command(flatten)]
-    remote: RemoteArgs,
+    /// Replay what is below /unsafe/, where anybody may publish: says that targets check what they
+    /// get.
+    #[arg(long, help_heading = "Source")]
+    unsafe_is_ok: bool,
 }
 
 /// Whose API is asked for its deliveries: a file each in this folder.
@@ -72,10 +77,14 @@ pub(super) fn run(args: &ReplayArgs) -> Result<(), Failure> {
         Some(Provider::Gitlab(args)) => return gitlab::run(args),
         None => {}
     }
-    let target = args.target.as_deref().unwrap_or_default();
+    let target = |prefix| {
+        let target = args.target.as_deref().unwrap_or_default();
+        args.send.target.target(target, prefix)
+    };
     let is_url = |from: &String| from.contains("://");
     match &*args.from {
         [url] if is_url(url) => block_on(async {
+            let target = target(prefix(url))?;
             let past = past(args, url).await?;
             send(past, target, &args.send, args.send.span_behind()).await
         }),
@@ -84,6 +93,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<(), Failure> {
         ))),
         paths => {
             let found = saved::find(paths).map_err(|error| Failure::Usage(error.into()))?;
+            let target = target(String::new())?;
             block_on(send(Files(found), target, &args.send, args.send.span()))
         }
     }
@@ -91,13 +101,23 @@ pub(super) fn run(args: &ReplayArgs) -> Result<(), Failure> {
 
 /// What a server's log has of a subscription, up to now.
 async fn past(args: &ReplayArgs, url: &str) -> Result<Past, Failure> {
+    let usage = |error: hookbot_listen::Error| Failure::Usage(error.into());
     let endpoint = |url: &str| -> Result<Endpoint, Failure> {
-        let endpoint = args.remote.endpoint(url)?;
-        if !args.unsafe_is_ok {
-            return Ok(endpoint);
+        let mut endpoint = Endpoint::new(url)?;
+        for text in &args.source_headers {
+            let (name, value) = header(text)?;
+            endpoint = endpoint.header(name, value).map_err(usage)?;
         }
-        let (name, value) = UNSAFE_IS_OK;
-        Ok(endpoint.header(name, value)?)
+        if args.unsafe_is_ok {
+            let (name, value) = UNSAFE_IS_OK;
+            endpoint = endpoint.header(name, value)?;
+        }
+        if let Some(file) = &args.send.target.ca {
+            let pem =
+                std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+            endpoint = endpoint.ca(&pem.map_err(Failure::Usage)?).map_err(usage)?;
+        }
+        Ok(endpoint)
     };
     let next = without_beginning(url);
     let from = match args.send.since() {

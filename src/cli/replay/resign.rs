@@ -1,15 +1,11 @@
 //! With which secret old messages are signed anew.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
-
-use anyhow::Context;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use hookbot_forward::resign::Resigner;
 use hookbot_signatures::Provider;
 
-use crate::config::{Secret, without_newline};
+use crate::cli::provider::SecretPlace;
 
 /// How old messages are signed anew.
 #[derive(Debug, Args)]
@@ -20,10 +16,9 @@ pub(super) struct ResignArgs {
     #[arg(long, value_name = "PROVIDER", value_parser = providers(), requires = "secret")]
     resign: Option<Provider>,
 
-    /// The secret to sign with: env:NAME, file:PATH, or the secret itself, which others may then
-    /// see among the processes.
-    #[arg(long, requires = "resign")]
-    secret: Option<Secret>,
+    /// The secret to sign with, as env:NAME or file:PATH.
+    #[arg(long, value_name = "env:NAME", requires = "resign")]
+    secret: Option<SecretPlace>,
 }
 
 impl ResignArgs {
@@ -32,18 +27,7 @@ impl ResignArgs {
         let (Some(provider), Some(secret)) = (self.resign, &self.secret) else {
             return Ok(None);
         };
-        let text = secret.expose();
-        let bytes = if let Some(name) = text.strip_prefix("env:") {
-            let value = std::env::var_os(name).map(OsString::into_vec);
-            value.with_context(|| format!("{name} is not set in the environment"))?
-        } else if let Some(file) = text.strip_prefix("file:") {
-            let bytes = std::fs::read(file).with_context(|| format!("cannot read {file}"))?;
-            without_newline(bytes)
-        } else {
-            text.as_bytes().to_vec()
-        };
-        let secret = hookbot_signatures::Secret::new(bytes)?;
-        Ok(Some(Resigner::new(provider, secret, url)))
+        Ok(Some(Resigner::new(provider, secret.read()?, url)))
     }
 }
 

@@ -1,25 +1,26 @@
 //! How messages are sent again, wherever they are from.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use futures_util::future::BoxFuture;
 use hookbot_forward::pace::Pace;
 use hookbot_forward::replay::{Replay, ReplayOptions};
+use hookbot_forward::resign::Signed;
 use hookbot_forward::{
-    Answer, Forwarder, Message, Place, Selection, Settings, Source, Taker, Target, TargetSettings,
-    Verdict,
+    Answer, Forwarder, Message, Place, Settings, Source, Summary, Taker, Target, Tell, Told,
+    Trouble, Verdict,
 };
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::super::Failure;
-use super::super::when::When;
-use super::report::Report;
 use super::resign::ResignArgs;
-use crate::config::Span;
+use crate::cli::Failure;
+use crate::cli::forward::{Choice, Report, Style, TargetArgs};
+use crate::cli::when::When;
 
 /// Which messages are sent again, and how.
 #[derive(Debug, Args)]
@@ -37,29 +38,9 @@ pub(super) struct SendArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<When>,
 
-    /// Only messages that fulfil this condition, for example 'body.action == "opened"'.
-    #[arg(long, value_name = "EXPRESSION")]
-    filter: Option<String>,
-
-    /// Only this kind of event, such as push or issues.opened; may be repeated.
-    #[arg(long = "event", value_name = "EVENT")]
-    events: Vec<String>,
-
-    /// Not this kind of event; may be repeated.
-    #[arg(long = "ignore-event", short = 'I', value_name = "EVENT")]
-    ignored: Vec<String>,
-
     /// How often a message is offered again that the target does not take now.
     #[arg(long, value_name = "N", default_value_t = 5)]
     retries: u32,
-
-    /// How long the target may take to answer.
-    #[arg(long, value_name = "TIME", default_value_t = Span(Duration::from_secs(30)))]
-    timeout: Span,
-
-    /// Believe whatever certificate the target has.
-    #[arg(long)]
-    insecure: bool,
 
     /// Print what would be sent, and send nothing.
     #[arg(long)]
@@ -70,7 +51,13 @@ pub(super) struct SendArgs {
     json: bool,
 
     #[command(flatten)]
+    choice: Choice,
+
+    #[command(flatten)]
     resign: ResignArgs,
+
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
 }
 
 /// From when to when.
@@ -91,67 +78,44 @@ impl SendArgs {
     pub(super) fn span_behind(&self) -> TimeSpan {
         (None, self.span().1)
     }
-
-    fn selection(&self) -> Result<Selection, Failure> {
-        let selection = Selection::default()
-            .events(&self.events)
-            .ignore(&self.ignored);
-        match &self.filter {
-            None => Ok(selection),
-            Some(filter) => {
-                let selection = selection.filter(filter);
-                selection.map_err(|error| Failure::Usage(error.into()))
-            }
-        }
-    }
-
-    fn target(&self, url: &str) -> Result<Target, Failure> {
-        let mut settings = TargetSettings {
-            timeout: self.timeout.0,
-            ..TargetSettings::default()
-        };
-        settings.tls.insecure = self.insecure;
-        Target::new(url, settings).map_err(|error| Failure::Usage(error.into()))
-    }
 }
 
 /// Sends again what a source gives, until it ends or somebody presses Ctrl-C.
 pub(super) async fn send(
     source: impl Source,
-    target: &str,
+    target: Target,
     args: &SendArgs,
     (since, until): TimeSpan,
 ) -> Result<(), Failure> {
-    let target = args.target(target)?;
-    let resigner = args
-        .resign
-        .resigner(target.name())
-        .map_err(Failure::Usage)?;
+    let resigner = args.resign.resigner(target.name());
+    let mut taker: Arc<dyn Taker> = if args.dry_run {
+        Arc::new(Nobody)
+    } else {
+        Arc::new(target)
+    };
+    if let Some(resigner) = resigner.map_err(Failure::Usage)? {
+        taker = Arc::new(Signed::new(taker, resigner));
+    }
     let pace = if args.dry_run { Pace::Fast } else { args.pace };
-    let replay = Replay::new(
-        source,
-        ReplayOptions {
-            pace,
-            since,
-            until,
-            resigner,
-        },
-    );
-    let report = Report::new(args.json);
+    let replay = Replay::new(source, ReplayOptions { pace, since, until });
+    let style = Style {
+        is_json: args.json,
+        is_quiet: false,
+        names_target: false,
+        is_replay: true,
+    };
+    let report = Report::new(style, 1);
+    let missing = Arc::new(AtomicU64::new(0));
     let forwarder = Forwarder {
-        taker: if args.dry_run {
-            Arc::new(Nobody)
-        } else {
-            Arc::new(target)
-        },
-        selection: args.selection()?,
+        selection: args.choice.selection(&args.choice.events)?,
         settings: Settings {
             retries: Some(args.retries),
             ..Settings::default()
         },
         place: Place::in_memory(),
         letters: None,
-        tell: report.tell(),
+        tell: counting(report.tell(0, taker.name()), missing.clone()),
+        taker,
     };
     let stop = CancellationToken::new();
     let running = forwarder.run(&replay, stop.clone());
@@ -163,7 +127,28 @@ pub(super) async fn send(
             running.await
         }
     };
-    report.finish(summary, stop.is_cancelled())
+    report.finish(&summary);
+    let missing = missing.load(Ordering::Relaxed);
+    match summary {
+        _ if stop.is_cancelled() => Err(anyhow!("interrupted").into()),
+        Summary { is_gone: true, .. } => Err(anyhow!("the target wants no more messages").into()),
+        Summary { parked: 0, .. } if missing == 0 => Ok(()),
+        Summary { parked: 0, .. } => Err(anyhow!("not all of the messages could be had").into()),
+        Summary { parked, .. } => {
+            let all = parked + summary.delivered;
+            Err(anyhow!("{parked} of {all} messages were not taken").into())
+        }
+    }
+}
+
+/// Counts what a source could not give.
+fn counting(tell: Tell, missing: Arc<AtomicU64>) -> Tell {
+    Arc::new(move |told| {
+        if let Told::Trouble(Trouble::Missing(_) | Trouble::Refused(_)) = told {
+            missing.fetch_add(1, Ordering::Relaxed);
+        }
+        tell(told);
+    })
 }
 
 /// Takes everything and does nothing with it.

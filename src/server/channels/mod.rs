@@ -8,10 +8,11 @@
 //!
 //! [`door`] finds out what a path is for. Behind it, [`smee`] publishes and subscribes, on a topic
 //! below `/unsafe/smee/`, with what a client sees written by a [`dialect`]. [`websocket`] brings a
-//! sender's request to a [`responder`], the client at the other end of a WebSocket, and takes its
-//! answer apart, which is a [`raw_response`].
+//! sender's request to a [`responder`], which a [`client`] at the other end of a WebSocket is, and
+//! takes its answer apart, which is a [`raw_response`].
 
 mod channel_id;
+mod client;
 mod dialect;
 mod directory;
 mod door;
@@ -53,20 +54,22 @@ pub(super) async fn answer(
         count_failure(asked)?;
         return Err(HttpError::NoChannel);
     };
-    if let Some(allowed) = refused(&door, request.method()) {
-        if *request.method() == Method::OPTIONS
-            && let Some(reply) = cors::preflight(asked.state, request.headers())
-        {
-            return Ok((reply, None));
-        }
-        return Err(HttpError::Method(allowed));
-    }
     let (parts, body) = request.into_parts();
+    // A browser asks this without credentials.
+    if parts.method == Method::OPTIONS
+        && !matches!(door, Door::Webhook(_))
+        && let Some(reply) = cors::preflight(asked.state, &parts.headers)
+    {
+        return Ok((reply, None));
+    }
     let access = match needs_token(asked, &door) {
         true => authorize(asked, &parts, path)?,
         false => try_access(asked, &parts, path)?,
     };
     *name = access.token_name();
+    if let Some(allowed) = refused(&door, &parts.method) {
+        return Err(HttpError::Method(allowed));
+    }
     let visit = Visit {
         asked,
         path,

@@ -1,29 +1,19 @@
-//! The client at the other end of a channel of webhook-over-websocket, and the calls that wait for
-//! its answers.
+//! Who answers on a channel of webhook-over-websocket, and the calls that wait for an answer.
 //!
 //! A caller never waits for another's answer, and the client's task for no caller: an answer goes
 //! to whoever waits for it, or nowhere. What both sides have under way is bounded, in number and,
 //! out of the same budget as bodies, in bytes.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
 use hookbot_protocol::encode_text;
-use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tracing::{info, warn};
 
-use super::channel_id::{ChannelId, masked};
+use super::channel_id::ChannelId;
 use crate::server::State;
 use crate::server::limits::{Charge, OverBudget};
-use crate::server::metrics::Counted;
-use crate::server::roster::Seat;
-use crate::server::socket::{Frame, Received, Socket, close_code};
-use crate::server::transport::Peer;
+use crate::server::socket::Frame;
 
 /// All clients that are connected, by their channel.
 #[derive(Default)]
@@ -152,15 +142,7 @@ impl Drop for Call {
 pub(super) struct Answer {
     pub(super) payload: String,
     /// Held while it is taken apart.
-    _room: Room,
-}
-
-/// A frame of a client. A request looks the same.
-#[derive(Deserialize)]
-struct Packet {
-    req_id: String,
-    /// Null where there is nothing, for it is written by Go.
-    payload: Option<String>,
+    pub(super) _room: Room,
 }
 
 /// A request on its way to the client.
@@ -198,7 +180,17 @@ pub(super) struct Place {
     responders: Arc<Responders>,
     id: ChannelId,
     responder: Arc<Responder>,
-    queue: mpsc::Receiver<Request>,
+    /// What the client is to be asked.
+    pub(super) queue: mpsc::Receiver<Request>,
+}
+
+impl Place {
+    /// Hands an answer to whoever waits for it; whether anybody does.
+    pub(super) fn answer(&self, number: u64, answer: Answer) -> bool {
+        let waiting = self.responder.calls().waiting.remove(&number);
+        // Its caller may have left just now.
+        waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
+    }
 }
 
 impl Drop for Place {
@@ -211,180 +203,8 @@ impl Drop for Place {
     }
 }
 
-/// Why a client is no longer served.
-type End = (CloseCode, &'static str);
-
-const LEFT: End = (CloseCode::Normal, "left");
-const SILENT: End = (CloseCode::Abnormal, "silent for too long");
-const GOING_AWAY: End = (CloseCode::Away, "the server is shutting down");
-const REFUSED: End = (
-    CloseCode::Policy,
-    "the channel or the address is refused now",
-);
-const CHATTY: End = (CloseCode::Policy, "too many frames");
-const NO_ROOM: End = (
-    CloseCode::Again,
-    "the server has no room for so large an answer",
-);
-
-/// A client that is served.
-pub(super) struct Client {
-    pub(super) place: Place,
-    pub(super) peer: Peer,
-    pub(super) seat: Seat,
-    pub(super) _counted: Counted,
-}
-
-/// What changes while a client is served.
-struct Line {
-    /// Frames received since the last ping.
-    frames: u32,
-    /// The room for what is here of an answer that is not whole yet.
-    room: Room,
-    /// Bytes received that there was room for.
-    received: u64,
-    /// How many calls were answered.
-    answers: u64,
-}
-
-impl Client {
-    /// Serves the client to the end.
-    pub(super) async fn run(mut self, state: &State, mut socket: Socket<Request>) {
-        let began = Instant::now();
-        let mut line = Line {
-            frames: 0,
-            room: Room::new(state),
-            received: 0,
-            answers: 0,
-        };
-        let (code, reason) = self.serve(state, &mut socket, &mut line).await;
-        let Self { peer, seat, .. } = &self;
-        let path = masked(seat.path()).into_owned();
-        let (answers, seconds, peer) = (line.answers, began.elapsed().as_secs_f32(), *peer);
-        // Its calls must not wait for the goodbye.
-        drop(self);
-        if (code, reason) != SILENT {
-            socket.close(code, reason).await;
-        }
-        info!(target: "hookbot::request", %peer, ?path, answers, seconds, reason, "client of a channel gone");
-    }
-
-    async fn serve(&mut self, state: &State, socket: &mut Socket<Request>, line: &mut Line) -> End {
-        let settings = &state.settings;
-        let tick = settings.ping_interval.min(settings.write_timeout / 3);
-        let mut next_tick = Instant::now() + tick;
-        let (mut moved, mut unasked, mut alive) = (0, 0, Instant::now());
-        loop {
-            tokio::select! {
-                end = poll_fn(|context| self.poll_line(context, state, socket, line)) => return end,
-                () = state.close.cancelled() => return GOING_AWAY,
-                () = sleep_until(next_tick) => {}
-            }
-            let now = Instant::now();
-            next_tick = now + tick;
-            // That a ping fits into a buffer is no sign of life.
-            let has_moved = socket.moved().saturating_sub(unasked);
-            if has_moved > moved {
-                (moved, alive) = (has_moved, now);
-            }
-            if now - alive >= settings.write_timeout {
-                return SILENT;
-            }
-            line.frames = 0;
-            if socket.ping().is_err() {
-                return LEFT;
-            }
-            unasked += PING_LENGTH;
-        }
-    }
-
-    /// Reads answers and writes requests until one of them ends.
-    fn poll_line(
-        &mut self,
-        context: &mut Context<'_>,
-        state: &State,
-        socket: &mut Socket<Request>,
-        line: &mut Line,
-    ) -> Poll<End> {
-        if self.seat.poll_dismissed(context).is_ready() {
-            return Poll::Ready(REFUSED);
-        }
-        // Reading is how pings are answered and a hang-up is noticed.
-        loop {
-            let polled = socket.poll_receive(context);
-            let more = usize::try_from(socket.received() - line.received);
-            line.received = socket.received();
-            if line.room.add(more.unwrap_or(usize::MAX)).is_err() {
-                return Poll::Ready(NO_ROOM);
-            }
-            let Poll::Ready(received) = polled else {
-                break;
-            };
-            line.frames += 1;
-            if line.frames > MAX_FRAMES {
-                return Poll::Ready(CHATTY);
-            }
-            let room = std::mem::replace(&mut line.room, Room::new(state));
-            match received {
-                Some(Ok(Received::Text(text))) => self.take(text.as_bytes(), room, line),
-                Some(Ok(Received::Binary(bytes))) => self.take(&bytes, room, line),
-                Some(Ok(Received::Close(_))) | None => return Poll::Ready(LEFT),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => {
-                    let code = close_code(&error);
-                    return Poll::Ready(code.map_or(LEFT, |code| (code, "broke a rule")));
-                }
-            }
-        }
-        loop {
-            let mut is_waiting = false;
-            while socket.has_room() && !is_waiting {
-                match self.place.queue.poll_recv(context) {
-                    Poll::Ready(Some(request)) => socket.queue(request),
-                    _ => is_waiting = true,
-                }
-            }
-            match socket.poll_send(context) {
-                Poll::Ready(Ok(())) if !is_waiting => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(LEFT),
-                _ => return Poll::Pending,
-            }
-        }
-    }
-
-    /// Brings an answer to the call that it is for; one that nobody waits for any more is dropped.
-    fn take(&self, frame: &[u8], room: Room, line: &mut Line) {
-        let packet: Packet = match serde_json::from_slice(frame) {
-            Ok(packet) => packet,
-            Err(error) => {
-                let peer = self.peer;
-                return warn!(%peer, %error, "a client of a channel sends what is no answer");
-            }
-        };
-        let Ok(number) = packet.req_id.parse::<u64>() else {
-            return;
-        };
-        let waiting = self.place.responder.calls().waiting.remove(&number);
-        if let Some(waiting) = waiting {
-            line.answers += 1;
-            let answer = Answer {
-                payload: packet.payload.unwrap_or_default(),
-                _room: room,
-            };
-            // Its caller may have left just now.
-            let _ = waiting.send(answer);
-        }
-    }
-}
-
 /// How many calls may be under way with one client.
 const MAX_CALLS: usize = 256;
 
 /// How many requests wait for the connection to take them.
 const QUEUED: usize = 4;
-
-/// How many frames a client may send between two pings, answers included.
-const MAX_FRAMES: u32 = 10_000;
-
-/// A ping without a payload, in bytes.
-const PING_LENGTH: u64 = 2;

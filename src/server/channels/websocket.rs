@@ -18,7 +18,8 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::channel_id::{ChannelId, Kind};
-use super::responder::{Client, Room};
+use super::client::Client;
+use super::responder::Room;
 use super::{Visit, json, mint, raw_response};
 use crate::server::credentials::is_like_ours;
 use crate::server::error::HttpError;

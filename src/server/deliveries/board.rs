@@ -103,7 +103,7 @@ impl Collector for Board {
             .map(|entry| (entry.name.as_str(), entry.tally.figures()))
             .collect();
         let now = SystemTime::now();
-        let counters: [Row<u64>; 5] = [
+        let counters: [Row<u64>; 6] = [
             (
                 "delivered",
                 "Messages that a service has taken",
@@ -128,6 +128,11 @@ impl Collector for Board {
                 "delivery_forbidden",
                 "Connections that were not made, for where they led",
                 |own, _| own.forbidden,
+            ),
+            (
+                "delivery_gaps",
+                "Times that messages were no longer kept when their turn came",
+                |own, _| own.gaps,
             ),
         ];
         for (name, help, read) in counters {

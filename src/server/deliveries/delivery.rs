@@ -111,15 +111,13 @@ impl Delivery {
     /// How hard it tries.
     #[must_use]
     pub fn forwarding(&self) -> Settings {
-        let usual = Settings::default();
         Settings {
             concurrency: self.concurrency,
             retries: self.retries,
             first_pause: self.pause,
             last_pause: self.max_pause,
-            probe: usual.probe.min(self.max_pause),
             ahead: AHEAD,
-            ..usual
+            ..Settings::default()
         }
     }
 

@@ -34,6 +34,8 @@ pub struct DeliveryReport {
     pub skipped: u64,
     /// Connections that were not made, for where they led.
     pub forbidden: u64,
+    /// How often messages were no longer kept when their turn came.
+    pub gaps: u64,
     /// The status that the service answered last.
     pub last_status: Option<u16>,
     /// What went wrong with the last attempt, if something did.
@@ -99,6 +101,7 @@ impl DeliveryReport {
             parked: figures.parked,
             skipped: figures.skipped,
             forbidden: figures.forbidden,
+            gaps: figures.gaps,
             last_status: figures.last_status,
             last_error: figures.last_error,
             next_attempt: figures.next_attempt.map(since_1970),

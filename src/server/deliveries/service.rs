@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
-use hookbot_forward::taker::{Answer, Taker, Verdict};
-use hookbot_forward::{Message, Target};
+use hookbot_forward::{Answer, Message, Taker, Target, Verdict};
 
 use super::signer::Signer;
 use super::tally::Tally;

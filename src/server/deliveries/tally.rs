@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use hookbot_forward::taker::{Answer, Verdict};
-use hookbot_forward::told::Told;
+use hookbot_forward::{Answer, Told, Trouble, Verdict};
 use hookbot_protocol::{Cursor, Offset};
 
 use super::report::DeliveryState;
@@ -27,6 +26,8 @@ pub(super) struct Figures {
     pub(super) skipped: u64,
     /// Connections that were not made, for where they led.
     pub(super) forbidden: u64,
+    /// How often messages were no longer kept when their turn came.
+    pub(super) gaps: u64,
     /// The status of the last answer.
     pub(super) last_status: Option<u16>,
     /// What went wrong with the last attempt, if something did.
@@ -108,7 +109,9 @@ impl Tally {
             }
             Told::Parked { .. } => {
                 own.parked += 1;
-                own.state = DeliveryState::Running;
+                if own.state == DeliveryState::Retrying {
+                    own.state = DeliveryState::Running;
+                }
             }
             Told::Skipped => own.skipped += 1,
             Told::Failed { again, .. } => {
@@ -129,6 +132,7 @@ impl Tally {
                     own.waiting.pop_front();
                 }
             }
+            Told::Trouble(Trouble::Missing(_)) => own.gaps += 1,
             Told::NotParked(error) => own.last_error = Some(error.to_string()),
             _ => {}
         }

@@ -194,6 +194,7 @@ async fn a_target_that_is_gone_ends_it_before_the_message() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_what_is_on_offer_and_for_nothing_else() {
     for (takes, delivered) in [(5, 1), (500, 0)] {
+        let folder = tempfile::tempdir().unwrap();
         let stop = CancellationToken::new();
         let own = stop.clone();
         let taker = Stooge(move |_, _| {
@@ -203,7 +204,8 @@ async fn a_stop_waits_for_what_is_on_offer_and_for_nothing_else() {
                 answer(Verdict::Taken)
             }
         });
-        let (forwarder, _) = forwarder(taker, Settings::default());
+        let (mut forwarder, _) = forwarder(taker, Settings::default());
+        forwarder.place = Place::open(folder.path()).unwrap();
         let begin = Instant::now();
         let endless = Numbers {
             count: 3,
@@ -211,6 +213,12 @@ async fn a_stop_waits_for_what_is_on_offer_and_for_nothing_else() {
         };
         let summary = forwarder.run(&endless, stop).await;
         assert_eq!(summary.delivered, delivered);
+        let place = Place::peek(folder.path()).unwrap();
+        assert_eq!(
+            place,
+            Some(delivered.to_string()),
+            "what was not taken is not passed"
+        );
         assert_eq!(begin.elapsed().as_secs(), takes.min(10));
     }
 }

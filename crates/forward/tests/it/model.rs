@@ -76,6 +76,7 @@ async fn run(folder: &Path, seed: u64, concurrency: usize, key: Option<&str>, ki
             concurrency,
             first_pause: Duration::from_millis(10),
             last_pause: Duration::from_millis(40),
+            patience_span: Duration::ZERO,
             probe: Duration::from_millis(100),
             ..Settings::default()
         };

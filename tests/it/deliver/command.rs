@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::program::Program;
-use crate::support::token;
+use crate::support::{PATIENCE, token};
 use crate::target::{Answer, Target};
 
 fn hookbot(arguments: &[&str]) -> Output {
@@ -25,7 +26,9 @@ fn text(output: &Output) -> String {
 
 /// What the server says of its deliveries, once this holds of it.
 fn deliveries(data: &str, holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let begin = Instant::now();
     loop {
+        assert!(begin.elapsed() < PATIENCE, "it never holds");
         let asked = hookbot(&["deliveries", "--json", "--data-dir", data]);
         let lines = String::from_utf8(asked.stdout).unwrap();
         let all: Vec<Value> = lines
