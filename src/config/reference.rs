@@ -89,6 +89,7 @@ fn without_flags<T: JsonSchema + DeserializeOwned>() -> String {
             }
             "path_mode" => "`\"drop\"` or `\"keep\"`",
             "on_fail" => "`\"reject\"` or `\"quarantine\"`",
+            "fallback" => "`\"fail\"` or `\"publish\"`",
             "signature" | "reply" => "a table",
             _ => kind(&schema),
         };
