@@ -28,7 +28,7 @@ fuzz_target!(|payload: &[u8]| {
     let mut again = format!("HTTP/2.0 {} \r\n", response.status().as_u16()).into_bytes();
     for (name, value) in response.headers() {
         if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
-            again.extend([name.as_ref(), b":", value.as_bytes(), b"\r\n"].concat());
+            again.extend([name.as_str().as_bytes(), b":", value.as_bytes(), b"\r\n"].concat());
         }
     }
     let length = response.body().len();

@@ -81,8 +81,12 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
             place: place.unwrap_or_else(Place::in_memory),
             letters: pair.map(|pair| pair.letters()),
         };
-        let (source, stop) = (source.clone(), stop.clone());
-        forwarders.spawn(async move { forwarder.run(&*source, stop).await });
+        let (source, stop, report) = (source.clone(), stop.clone(), report.clone());
+        forwarders.spawn(async move {
+            let summary = forwarder.run(&*source, stop).await;
+            report.end(at);
+            summary
+        });
     }
     let targets = u64::try_from(forwarders.len()).unwrap_or(u64::MAX);
     let all = sum(forwarders);

@@ -125,7 +125,8 @@ impl<'a> Uri<'a> {
         let or_base = |own: &'a str, base: &'a str| if own.is_empty() { base } else { own };
         let secure = matches!(or_base(self.scheme, base.scheme), "https" | "wss");
         let path = scope.as_str();
-        let subscribes = path.starts_with("/sub") || path.starts_with("/unsafe/sub");
+        let own = path.strip_prefix("/unsafe").unwrap_or(path);
+        let subscribes = own.starts_with("/sub") || own.starts_with("/answer");
         let scheme = match (subscribes, secure) {
             (true, true) => "wss",
             (true, false) => "ws",

@@ -1,5 +1,7 @@
 //! `hookbot tunnel`: calls answered by a service on this machine.
 
+mod inspect;
+
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use hookbot_forward::{Saver, ScriptOptions};
 use hookbot_tunnel::{Answer, Endpoint, Event, Responder, Target, TargetSettings};
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -15,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::inspect::Inspected;
 use super::listen::UNSAFE_IS_OK;
 use super::{Failure, output};
 use crate::config::Span;
@@ -79,6 +83,10 @@ pub(super) struct TunnelArgs {
     #[arg(long)]
     unsafe_is_ok: bool,
 
+    /// Save each call in this folder, as `forward --save` does messages: of bodies the first 4 MiB.
+    #[arg(long, value_name = "FOLDER")]
+    inspect: Option<PathBuf>,
+
     /// Print one JSON object a call, and one when connected.
     #[arg(long)]
     json: bool,
@@ -115,7 +123,17 @@ async fn answer(args: &TunnelArgs, endpoint: Endpoint, target: Target) -> Result
     }
     let stop = CancellationToken::new();
     tokio::spawn(heed_signals(stop.clone())?);
-    let report = Arc::new(Report { json: args.json });
+    let saver = args.inspect.as_deref().map(|folder| {
+        let options = ScriptOptions {
+            target: Some(args.target.clone()),
+            ..ScriptOptions::default()
+        };
+        Saver::new(folder, options)
+    });
+    let report = Arc::new(Report {
+        json: args.json,
+        saver: saver.transpose().context("cannot save")?,
+    });
     let service = {
         let report = report.clone();
         service_fn(move |call| {
@@ -228,6 +246,7 @@ fn heed_signals(stop: CancellationToken) -> Result<impl Future<Output = ()>, Fai
 /// Tells what happens, on standard output.
 struct Report {
     json: bool,
+    saver: Option<Saver>,
 }
 
 impl Report {
@@ -250,7 +269,14 @@ impl Report {
             status: None,
             began: Instant::now(),
         };
-        let answer = target.answer(call).await;
+        let answer = match &self.saver {
+            None => target.answer(call).await,
+            Some(saver) => {
+                let (parts, body) = call.into_parts();
+                let body = Inspected::new(saver.clone(), &parts, body);
+                target.answer(Request::from_parts(parts, body)).await
+            }
+        };
         line.status = Some(answer.status().as_u16());
         answer
     }

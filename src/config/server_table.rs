@@ -115,7 +115,7 @@ pub struct ServerTable {
     pub max_connections: Option<NonZeroU32>,
 
     /// How many of these may come from one address, or IPv6 network, that is not a trusted
-    /// proxy's; by default half of them.
+    /// proxy's; by default half of them, and any number from this machine.
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_connections_per_address: Option<NonZeroU32>,
 

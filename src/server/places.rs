@@ -15,6 +15,7 @@ use super::error::HttpError;
 pub(super) struct Places {
     all: usize,
     each: usize,
+    spares_loopback: bool,
     door: Arc<Semaphore>,
     taken: Mutex<Taken>,
 }
@@ -27,11 +28,13 @@ struct Taken {
 }
 
 impl Places {
-    /// So many for everybody, of which one network may have `each`; by default half.
+    /// So many for everybody, of which one network may have `each`; by default half, or as many as
+    /// it likes if it is this machine, where proxies are that nobody has named.
     pub(super) fn new(all: usize, each: Option<usize>) -> Self {
         Self {
             all,
             each: each.unwrap_or_else(|| all.div_ceil(2)),
+            spares_loopback: each.is_none(),
             door: Arc::new(Semaphore::new(DOOR)),
             taken: Mutex::default(),
         }
@@ -83,7 +86,8 @@ pub(super) struct Place {
 impl Place {
     /// Counts this place for a network, unless it is counted already.
     pub(super) fn count(&mut self, network: IpAddr) -> Result<(), HttpError> {
-        if self.network.is_some() {
+        let is_spared = network.is_loopback() && self.places.spares_loopback;
+        if self.network.is_some() || is_spared {
             return Ok(());
         }
         let mut taken = self.places.taken();
@@ -141,9 +145,19 @@ mod tests {
     }
 
     #[test]
-    fn half_of_them_are_there_for_one_address() {
+    fn half_of_them_are_there_for_one_address_and_all_for_this_machine() {
         for (all, each) in [(1, 1), (2, 1), (5, 3), (100, 50)] {
-            assert_eq!(Places::new(all, None).each, each);
+            let places = Arc::new(Places::new(all, None));
+            let [one, loopback] = [[192, 0, 2, 1], [127, 0, 0, 1]].map(IpAddr::from);
+            let mut taken = Vec::new();
+            while let Ok(place) = places.take(Some(one)) {
+                taken.push(place);
+            }
+            assert_eq!(taken.len(), each);
+            while let Ok(place) = places.take(Some(loopback)) {
+                taken.push(place);
+            }
+            assert_eq!(taken.len(), all, "this machine's are not counted");
         }
     }
 }

@@ -17,7 +17,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -158,18 +158,24 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let before = responders(server).await;
+    let connected = Arc::new(Notify::new());
     let responder = change(Responder::new(endpoint(server, path)).first_pause(MOMENT));
     let (sender, events) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let running = tokio::spawn({
-        let stop = stop.clone();
+        let (stop, connected) = (stop.clone(), connected.clone());
         async move {
-            let tell = |event| drop(sender.send(event));
+            let tell = |event| {
+                if matches!(event, Event::Connected { .. }) {
+                    connected.notify_one();
+                }
+                let _ = sender.send(event);
+            };
             responder.run(service, stop, tell).await
         }
     });
-    wait_for_responders(server, before + 1).await;
+    let waited = timeout(PATIENCE, connected.notified()).await;
+    waited.expect("a connection");
     Answers {
         stop,
         running,
@@ -186,10 +192,6 @@ pub(crate) async fn figure(server: &TestServer, name: &str) -> u64 {
     let mut lines = reply.body.lines();
     let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
     value.unwrap_or_default()
-}
-
-async fn responders(server: &TestServer) -> u64 {
-    figure(server, "hookbot_responders").await
 }
 
 /// Waits until a figure is what it should be.

@@ -133,7 +133,7 @@ async fn a_target_that_is_gone_ends_it_with_a_code_of_its_own() {
     let running = stage.forward("/sub/a/", &[&url]).await;
     stage.publish("a/b", "1").await;
     let (code, _, err) = running.ended().await;
-    assert_eq!(code, Some(8), "{err}");
+    assert_eq!(code, Some(9), "{err}");
     assert!(err.contains("every target has answered 410 Gone"), "{err}");
     assert_eq!(service.seen().len(), 1);
 }

@@ -63,5 +63,6 @@ mod support;
 mod target;
 mod tls;
 mod tokens;
+mod tunnel_command;
 mod tunnel_model;
 mod tunnel_traps;

@@ -28,10 +28,12 @@ pub mod tls;
 mod breaker;
 pub mod forwarder;
 pub mod letters;
+mod offering;
 pub mod place;
 pub mod selection;
 pub mod store;
 pub mod told;
+mod url;
 mod window;
 
 pub use exec::{Exec, ExecSettings};

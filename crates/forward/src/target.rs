@@ -1,24 +1,19 @@
 //! An HTTP service that messages are delivered to.
 
 use std::fmt;
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use hookbot_listen::dial::{Guard, Proxy, host_and_port};
+use hookbot_listen::dial::Guard;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, Client};
-use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::timeout;
 
 use crate::connector::{ConnectError, Connector, Route, Way, chain};
@@ -26,7 +21,9 @@ pub use crate::headers::HostHeader;
 use crate::headers::{forwarded, original_host};
 use crate::message::Message;
 use crate::reply::{Reply, SendError};
-use crate::tls::{TlsError, TlsSettings};
+use crate::tls::TlsSettings;
+use crate::url::{self, Url};
+pub use crate::url::{TargetError, masked};
 
 /// How messages are sent to a target.
 #[derive(Clone)]
@@ -93,19 +90,6 @@ pub struct Target {
     url: Arc<Url>,
 }
 
-/// A target's URL in its parts.
-struct Url {
-    /// Scheme and authority, without credentials.
-    origin: String,
-    /// Path and query, as given.
-    target: PathAndQuery,
-    host: HeaderValue,
-    authorization: Option<HeaderValue>,
-    proxy_authorization: Option<HeaderValue>,
-    shown: String,
-    name: String,
-}
-
 impl Target {
     /// Takes an `http` or `https` URL, or `unix:/path/of/socket` with `:/http/path` behind it if
     /// that is not `/`. Path and query go on the wire as they are here. Credentials before the `@`
@@ -118,8 +102,8 @@ impl Target {
     /// When it is no such URL, or TLS can't be spoken as asked.
     pub fn new(url: &str, settings: TargetSettings) -> Result<Self, TargetError> {
         let (parsed, way) = match url.strip_prefix("unix:") {
-            Some(rest) => unix(rest)?,
-            None => tcp(url, &settings)?,
+            Some(rest) => url::unix(rest)?,
+            None => url::tcp(url, &settings)?,
         };
         let needs_tls = match &way {
             Way::Tcp { tls, proxy, .. } => *tls || proxy.as_ref().is_some_and(|proxy| proxy.tls),
@@ -288,150 +272,6 @@ impl fmt::Display for Target {
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Target({self})")
-    }
-}
-
-/// Why a URL is no target.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TargetError {
-    /// It is no URL that can be used. It is not repeated here, as it may hold a password.
-    #[error("not a usable target: {0}")]
-    Url(&'static str),
-    /// The proxy that the environment asks for can't be used.
-    #[error(transparent)]
-    Proxy(#[from] hookbot_listen::Error),
-    /// TLS can't be spoken as asked.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-}
-
-fn tcp(url: &str, settings: &TargetSettings) -> Result<(Url, Way), TargetError> {
-    let parsed: Uri = url
-        .parse()
-        .map_err(|_| TargetError::Url("it does not parse; percent-encode what is unusual in it"))?;
-    let scheme = parsed.scheme_str().map(str::to_ascii_lowercase);
-    let tls = match scheme.as_deref() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => {
-            return Err(TargetError::Url(
-                "it must begin with http://, https:// or unix:/",
-            ));
-        }
-    };
-    let parts = parsed.into_parts();
-    let (Some(authority), Some(scheme)) = (parts.authority, scheme) else {
-        return Err(TargetError::Url("it names no host"));
-    };
-    let (user_info, address) = match authority.as_str().rsplit_once('@') {
-        Some((user_info, address)) => (Some(user_info), address),
-        None => (None, authority.as_str()),
-    };
-    let bracketed = authority.host();
-    let host = bracketed.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
-        return Err(TargetError::Url("it names no host"));
-    }
-    let port = match address.strip_prefix(bracketed) {
-        Some("") if tls => 443,
-        Some("") => 80,
-        rest => rest
-            .and_then(|rest| rest.strip_prefix(':')?.parse().ok())
-            .ok_or(TargetError::Url("its port is not a number below 65536"))?,
-    };
-
-    let origin = format!("{scheme}://{address}");
-    let is_own = host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse()
-            .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
-    let proxy = (settings.proxies && !is_own && settings.guard.is_none())
-        .then(|| {
-            format!("{scheme}://{}/", host_and_port(host, port))
-                .parse()
-                .ok()
-        })
-        .flatten()
-        .and_then(|uri| Matcher::from_env().intercept(&uri))
-        .map(|proxy| Proxy::new(&proxy))
-        .transpose()?;
-    let slash = || PathAndQuery::from_static("/");
-    let target = parts.path_and_query.unwrap_or_else(slash);
-    let credentials = user_info.map_or("", |_| "***@");
-    let url = Url {
-        host: HeaderValue::try_from(address)
-            .map_err(|_| TargetError::Url("its host can't be sent"))?,
-        authorization: user_info.map(basic).transpose()?,
-        proxy_authorization: proxy
-            .as_ref()
-            .filter(|_| !tls)
-            .and_then(|proxy| proxy.authorization.clone()),
-        shown: masked(&format!("{scheme}://{credentials}{address}{target}")),
-        name: format!("{origin}{target}"),
-        origin,
-        target,
-    };
-    let host = host.to_owned();
-    let way = Way::Tcp {
-        host,
-        port,
-        tls,
-        proxy,
-    };
-    Ok((url, way))
-}
-
-fn unix(rest: &str) -> Result<(Url, Way), TargetError> {
-    let (path, target) = match rest.split_once(":/") {
-        Some((path, target)) => (path, format!("/{target}")),
-        None => (rest, "/".to_owned()),
-    };
-    if !path.starts_with('/') {
-        return Err(TargetError::Url("a socket's path begins with a slash"));
-    }
-    let target: PathAndQuery = target
-        .parse()
-        .map_err(|_| TargetError::Url("the path behind the socket does not parse"))?;
-    let url = Url {
-        origin: "http://localhost".to_owned(),
-        host: HeaderValue::from_static("localhost"),
-        authorization: None,
-        proxy_authorization: None,
-        shown: masked(&format!("unix:{path}:{target}")),
-        name: format!("unix:{path}:{target}"),
-        target,
-    };
-    Ok((url, Way::Unix(PathBuf::from(path))))
-}
-
-/// The `Authorization` header (RFC 7617) of what is before the `@`.
-fn basic(user_info: &str) -> Result<HeaderValue, TargetError> {
-    let mut credentials: Vec<u8> = percent_decode_str(user_info).collect();
-    if !user_info.contains(':') {
-        credentials.push(b':');
-    }
-    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(credentials)))
-        .map_err(|_| TargetError::Url("its credentials can't be sent"))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// A target's [name](Target::name) as it may be shown to anybody: with `***` for each value in its
-/// query, which may be a key. Any other text is left alone.
-#[must_use]
-pub fn masked(name: &str) -> String {
-    let is_url = ["http://", "https://", "unix:"];
-    let is_url = is_url.iter().any(|begin| name.starts_with(begin));
-    match name.split_once('?').filter(|_| is_url) {
-        None => name.to_owned(),
-        Some((path, query)) => {
-            let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-                Some((name, _)) => format!("{name}=***"),
-                None => pair.to_owned(),
-            });
-            format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
-        }
     }
 }
 

@@ -408,7 +408,7 @@ mod tests {
                 let stream = ByteStream::new(own, Vec::new(), Role::Server).await;
                 let peer = ByteStream::new(other, Vec::new(), Role::Client).await;
                 let sent: Vec<u8> = (0..pieces.iter().map(|(length, _)| length).sum())
-                    .map(|at: usize| (at * 31 >> 3) as u8)
+                    .map(|at: usize| ((at * 31) >> 3) as u8)
                     .collect();
                 let mut received = Vec::new();
                 // Each is dropped once it is closed, which the other one waits for.

@@ -13,8 +13,9 @@ use hookbot_listen::dial::host_and_port;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use http_body_util::{Either, Empty, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Either, Empty, Full};
+use hyper::body::{Body, Incoming};
 use hyper::ext::Protocol;
 use hyper::service::Service;
 use hyper_util::client::legacy::{self, Client};
@@ -25,6 +26,7 @@ use tracing::debug;
 use crate::REAL_STATUS;
 use crate::body::Lean;
 use crate::headers::strip_hop_by_hop;
+use crate::line::BoxError;
 use crate::relay::relay;
 
 /// How calls are passed on to a target.
@@ -81,7 +83,7 @@ struct Inner {
 }
 
 /// What is sent to a target.
-type Outgoing = Either<Lean<Incoming>, Empty<Bytes>>;
+type Outgoing = UnsyncBoxBody<Bytes, BoxError>;
 
 /// What a target answers, or we in its place.
 pub type Answer = Either<Lean<Incoming>, Full<Bytes>>;
@@ -148,7 +150,12 @@ impl Target {
 
     /// Passes a call on, and its answer back. Dropping the future or the answer's body takes the
     /// call back from the target, too.
-    pub async fn answer(&self, call: Request<Incoming>) -> Response<Answer> {
+    pub async fn answer<B>(&self, call: Request<B>) -> Response<Answer>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let call = call.map(|body| Lean(body).map_err(Into::into).boxed_unsync());
         let answering = self.pass_on(call);
         let answered = match self.inner.settings.timeout {
             None => answering.await,
@@ -163,11 +170,11 @@ impl Target {
 
     async fn pass_on(
         &self,
-        mut call: Request<Incoming>,
+        mut call: Request<Outgoing>,
     ) -> Result<Response<Answer>, (StatusCode, String)> {
         let protocol = call.extensions_mut().remove::<Protocol>();
         let becoming = protocol.map(|protocol| (protocol, hyper::upgrade::on(&mut call)));
-        let (mut parts, body) = call.into_parts();
+        let (mut parts, mut body) = call.into_parts();
         if parts.method == Method::CONNECT && becoming.is_none() {
             let reason = "a target is no proxy".to_owned();
             return Err((StatusCode::METHOD_NOT_ALLOWED, reason));
@@ -187,7 +194,6 @@ impl Target {
         for (name, value) in &settings.headers {
             parts.headers.append(name.clone(), value.clone());
         }
-        let mut body = Either::Left(Lean(body));
         if let Some((protocol, _)) = &becoming {
             let upgrade = HeaderValue::try_from(protocol.as_str())
                 .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
@@ -195,7 +201,7 @@ impl Target {
             let connection = HeaderValue::from_static("Upgrade");
             parts.headers.insert(CONNECTION, connection);
             parts.method = Method::GET;
-            body = Either::Right(Empty::new());
+            body = Empty::new().map_err(|never| match never {}).boxed_unsync();
         }
         let answer = self.client.request(Request::from_parts(parts, body)).await;
         let mut answer = answer.map_err(|error| (StatusCode::BAD_GATEWAY, failure(&error)))?;

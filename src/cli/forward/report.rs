@@ -31,11 +31,19 @@ struct Inner {
     style: Style,
     begin: Instant,
     /// When each forwarder's source was last heard.
-    heard: Mutex<Vec<Option<Instant>>>,
+    heard: Mutex<Vec<Heard>>,
     /// Whether all have been.
     ready: watch::Sender<bool>,
     /// What a source said that never let us in.
     refusal: watch::Sender<Option<String>>,
+}
+
+/// Whether a forwarder hears its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Never,
+    At(Instant),
+    Ended,
 }
 
 impl Report {
@@ -43,7 +51,7 @@ impl Report {
         Self(Arc::new(Inner {
             style,
             begin: Instant::now(),
-            heard: Mutex::new(vec![None; forwarders]),
+            heard: Mutex::new(vec![Heard::Never; forwarders]),
             ready: watch::Sender::new(false),
             refusal: watch::Sender::new(None),
         }))
@@ -57,8 +65,18 @@ impl Report {
 
     /// How long the source has been silent that has been it longest; `None` before all are heard.
     pub(super) fn silence(&self) -> Option<Duration> {
-        let heard: Option<Vec<_>> = self.heard().iter().copied().collect();
-        heard?.into_iter().map(|moment| moment.elapsed()).max()
+        let heard = self.heard();
+        let silences = heard.iter().map(|heard| match heard {
+            Heard::Never => None,
+            Heard::At(moment) => Some(moment.elapsed()),
+            Heard::Ended => Some(Duration::ZERO),
+        });
+        silences.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    /// The forwarder at this place listens to nobody any more.
+    pub(super) fn end(&self, at: usize) {
+        self.heard()[at] = Heard::Ended;
     }
 
     /// Waits until all sources have been heard.
@@ -106,7 +124,7 @@ impl Report {
         );
     }
 
-    fn heard(&self) -> MutexGuard<'_, Vec<Option<Instant>>> {
+    fn heard(&self) -> MutexGuard<'_, Vec<Heard>> {
         self.0.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,13 +132,13 @@ impl Report {
         match told {
             Told::Heard => {
                 let mut heard = self.heard();
-                heard[at] = Some(Instant::now());
-                if !*self.0.ready.borrow() && heard.iter().all(Option::is_some) {
+                heard[at] = Heard::At(Instant::now());
+                if !*self.0.ready.borrow() && !heard.contains(&Heard::Never) {
                     self.0.ready.send_replace(true);
                 }
                 return;
             }
-            Told::Trouble(Trouble::Refused(text)) if self.heard()[at].is_none() => {
+            Told::Trouble(Trouble::Refused(text)) if self.heard()[at] == Heard::Never => {
                 self.0.refusal.send_replace(Some(text.clone()));
                 return;
             }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use super::channel_id::masked;
 use super::responder::{Answer, Place, Request, Room};
@@ -164,7 +164,7 @@ impl Client {
             Ok(packet) => packet,
             Err(error) => {
                 let peer = self.peer;
-                return warn!(%peer, %error, "a client of a channel sends what is no answer");
+                return debug!(%peer, %error, "a client of a channel sends what is no answer");
             }
         };
         let Ok(number) = packet.req_id.parse::<u64>() else {

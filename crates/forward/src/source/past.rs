@@ -128,10 +128,11 @@ mod tests {
         let end = "000000000000000e.5".parse().unwrap();
         // A subscription never ends of itself.
         let endless = stream::iter(items.to_vec()).chain(stream::pending());
-        upto(end, endless.boxed()).collect().await
+        let given = upto(end, endless.boxed()).collect();
+        timeout(PATIENCE, given).await.expect("it does not end")
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn it_ends_with_the_last_message_that_was_there() {
         let before = place("000000000000000e.0");
         let lost = Given::Trouble(Trouble::Lost("x".to_owned()));
@@ -146,7 +147,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn another_log_or_a_refusal_is_the_end_of_it() {
         let refused = Given::Trouble(Trouble::Refused("no".to_owned()));
         let items = [message(1), refused, message(2)];
