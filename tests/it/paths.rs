@@ -80,7 +80,7 @@ async fn the_server_s_own_names_are_no_topics() {
             .await;
         assert_eq!(reply.status, 400, "/unsafe/pub/{name}/x");
     }
-    for path in ["/nothing", "/ui/", "/pub", "/unsafe/x", "/call/x"] {
+    for path in ["/nothing", "/ui/", "/pub", "/unsafe/x", "/ws/x"] {
         let reply = server.request(&format!("GET {path}"), &[], b"").await;
         let expected = if path == "/nothing" { 401 } else { 404 };
         assert_eq!(reply.status, expected, "{path}");
