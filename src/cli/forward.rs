@@ -13,7 +13,7 @@ pub(super) use report::{Report, Style};
 pub(super) use source::prefix;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,8 +64,11 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
     if let Some(file) = &args.ready_file {
         // What an earlier run has left says nothing of this one.
         let _ = fs::remove_file(file);
-        tokio::spawn(tell_ready(file.clone(), report.clone()));
     }
+    let all: Vec<_> = takers.iter().map(|(taker, ..)| taker.name()).collect();
+    let pairing = format!("{} to {}", source.name(), masked(&all.join(" and to ")));
+    let file = args.ready_file.clone();
+    tokio::spawn(tell_ready(report.clone(), pairing, file));
     tokio::spawn(heed_signals(stop.clone())?);
 
     let mut forwarders = JoinSet::new();
@@ -207,9 +210,11 @@ pub(super) fn store_in(folder: Option<&Path>) -> Result<Store, Failure> {
     Ok(Store::new(&folder.join("hookbot-forward")))
 }
 
-/// Writes a file once every subscription is there.
-async fn tell_ready(file: std::path::PathBuf, report: Report) {
+/// Says so once every subscription is there, and writes the file.
+async fn tell_ready(report: Report, pairing: String, file: Option<PathBuf>) {
     report.ready().await;
+    report.begin(&pairing);
+    let Some(file) = file else { return };
     if let Err(error) = fs::write(&file, "ready\n") {
         warn!("cannot write {}: {error}", file.display());
     }

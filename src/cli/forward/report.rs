@@ -95,6 +95,13 @@ impl Report {
             .unwrap_or_default()
     }
 
+    /// Says who is listened to for whom.
+    pub(super) fn begin(&self, pairing: &str) {
+        if !self.0.style.is_json && !self.0.style.is_quiet {
+            anstream::eprintln!("forwarding {pairing}");
+        }
+    }
+
     /// Says what it comes to.
     pub(in crate::cli) fn finish(&self, sum: &Summary) {
         let Summary {
