@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hookbot_protocol::{DenyList, Grant, Headers, Keys, Name, Path, Token};
+use hookbot_protocol::{DenyList, Grant, HOP_BY_HOP, Headers, Keys, Name, Path, Token};
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
@@ -140,7 +140,8 @@ impl Access {
         for (name, value) in &request.headers {
             let ours = name == AUTHORIZATION && self.in_authorization;
             let text = name.as_str();
-            if ours || NOT_KEPT.contains(&text) || nominated.iter().any(|other| other == text) {
+            let is_dropped = HOP_BY_HOP.contains(&text) || NOT_KEPT.contains(&text);
+            if ours || is_dropped || nominated.iter().any(|other| other == text) {
                 continue;
             }
             kept.push(text, &self.masked(value.as_bytes()));
@@ -241,20 +242,13 @@ fn nominated(request: &Parts) -> Vec<String> {
     names.map(|name| name.trim().to_ascii_lowercase()).collect()
 }
 
-/// Hop-by-hop headers, and credentials that are meant for us or for a proxy.
-const NOT_KEPT: [&str; 11] = [
-    "connection",
+/// What is not kept either: credentials that are meant for us or for a proxy, and what says how
+/// the body was framed.
+const NOT_KEPT: [&str; 3] = [
     "cookie",
     // Whoever sends it means us, also where the token is for something else.
     "hookbot-token",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
     "trailer",
-    "transfer-encoding",
-    "upgrade",
 ];
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use hookbot_protocol::HOP_BY_HOP;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::message::Message;
@@ -38,7 +39,7 @@ pub(crate) fn forwarded(message: &Message, attempt: u32) -> HeaderMap {
     let nominated = nominated(message);
     for (name, value) in &event.headers {
         let name = name.to_ascii_lowercase();
-        if DROPPED.contains(&&*name) || nominated.contains(&name) {
+        if HOP_BY_HOP.contains(&&*name) || DROPPED.contains(&&*name) || nominated.contains(&name) {
             continue;
         }
         // What HTTP can't carry has not come by HTTP.
@@ -122,17 +123,9 @@ fn ascii(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::CONTROLS).to_string()
 }
 
-/// What does not pass: hop-by-hop, recomputed here, or said anew.
-const DROPPED: [&str; 19] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
+/// What does not pass either: it is recomputed here, or said anew.
+const DROPPED: [&str; 11] = [
     "trailer",
-    "transfer-encoding",
-    "upgrade",
     "host",
     "content-length",
     // The body is here already, so nobody has to be asked for it.

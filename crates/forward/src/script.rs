@@ -4,6 +4,7 @@
 //! hold is left out. The body never gets into the script: it is the file beside it, by the same
 //! name.
 
+use hookbot_protocol::HOP_BY_HOP;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -151,7 +152,10 @@ fn sendable(message: &Message) -> Vec<(HeaderName, HeaderValue)> {
         Some((name, HeaderValue::from_bytes(&value.bytes()?).ok()?))
     });
     parsed
-        .filter(|(name, _)| !NOT_SENT.contains(&name.as_str()))
+        .filter(|(name, _)| {
+            let name = name.as_str();
+            !HOP_BY_HOP.contains(&name) && !NOT_SENT.contains(&name)
+        })
         .collect()
 }
 
@@ -162,21 +166,13 @@ fn quoted(text: &[u8]) -> Vec<u8> {
     quoter.quote(text).unwrap_or_default().into_owned()
 }
 
-/// What belongs to one connection (RFC 9110, section 7.6.1), or is made anew for each.
-const NOT_SENT: [&str; 13] = [
+/// What is made anew for each connection, besides what is always about one.
+const NOT_SENT: [&str; 5] = [
     "accept-encoding",
-    "connection",
     "content-length",
     "expect",
     "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
     "trailer",
-    "transfer-encoding",
-    "upgrade",
 ];
 
 /// What ends a query or a request line.

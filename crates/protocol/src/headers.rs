@@ -76,6 +76,22 @@ impl fmt::Debug for Headers {
     }
 }
 
+/// Headers that are about one connection and not about the message (RFC 9110, section 7.6.1), in
+/// lower case. What `Connection` names is, too.
+///
+/// `Trailer` is not among them, although it is in many such lists: it says what follows the body,
+/// so it has to go along where the body is passed on as it comes.
+pub const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

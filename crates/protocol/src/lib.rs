@@ -42,7 +42,7 @@ pub use envelope::{Envelope, EnvelopeError};
 pub use filter::{Filter, FilterError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use frame::{Form, encode, encode_text, split_prefixed};
-pub use headers::Headers;
+pub use headers::{HOP_BY_HOP, Headers};
 pub use key::{DerivedKey, EmptyKey, Grant, Key, Keys};
 pub use message::{Format, Message, Publication};
 pub use name::{Name, NameError};

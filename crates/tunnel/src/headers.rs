@@ -1,5 +1,6 @@
 //! What of a message's headers was for one hop only (RFC 9110, section 7.6.1).
 
+use hookbot_protocol::HOP_BY_HOP;
 use http::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, TE};
 
 /// Takes out what is about a connection and not about the message, and what is called `as_well`.
@@ -46,17 +47,6 @@ pub fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
         own.trim().eq_ignore_ascii_case(word)
     })
 }
-
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
 
 #[cfg(test)]
 mod tests {
