@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookbot_forward::Selection;
 use hookbot_forward::target::{HostHeader, PathMode};
 use hookbot_protocol::Filter;
 use hookbot_signatures::Provider;
@@ -229,7 +230,7 @@ impl DeliverTable {
             concurrency: self.concurrency.map_or(1, NonZeroUsize::get),
             key: self.key.clone(),
         };
-        self.check_selection(&delivery)?;
+        self.check_selection()?;
         // Whom to trust is nothing that a URL says.
         let url = Delivery {
             insecure: true,
@@ -242,43 +243,28 @@ impl DeliverTable {
     }
 
     /// Whether the expressions and the template are such.
-    fn check_selection(&self, delivery: &Delivery) -> Result<(), Flaw> {
-        let alone = Delivery {
-            when: None,
-            transform: None,
-            key: None,
-            ..delivery.clone()
-        };
-        let parts = [
+    fn check_selection(&self) -> Result<(), Flaw> {
+        let alone = Selection::default;
+        let checked = [
             (
                 "when",
-                Delivery {
-                    when: self.when.clone(),
-                    ..alone.clone()
-                },
+                self.when.as_deref().map(|text| alone().filter(text)),
             ),
             (
                 "transform",
-                Delivery {
-                    transform: self.transform.clone(),
-                    ..alone.clone()
-                },
+                self.transform
+                    .as_deref()
+                    .map(|text| alone().transform(text)),
             ),
-            (
-                "key",
-                Delivery {
-                    key: self.key.clone(),
-                    ..alone
-                },
-            ),
+            ("key", self.key.as_deref().map(|text| alone().key(text))),
         ];
-        for (key, part) in parts {
-            part.selection().map_err(|error| Flaw {
+        for (key, checked) in checked {
+            checked.transpose().map_err(|error| Flaw {
                 key,
                 message: error.to_string(),
             })?;
         }
-        if self.key.is_some() && delivery.concurrency == 1 {
+        if self.key.is_some() && self.concurrency.is_none_or(|most| most.get() == 1) {
             let message = "one message at a time is in order without a key";
             return Err(Flaw {
                 key: "key",

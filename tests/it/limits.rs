@@ -62,6 +62,7 @@ async fn those_who_are_told_and_do_not_listen_are_few_at_a_time() {
 async fn one_address_leaves_places_for_the_others() {
     let server = TestServer::start_with(Options::settings(|settings| {
         settings.max_connections = 4;
+        settings.max_connections_per_address = Some(2);
     }))
     .await;
     let first = server.subscribe("/sub/t").await;

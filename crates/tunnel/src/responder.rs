@@ -1,6 +1,7 @@
 //! The responder's end of a tunnel: dials out, and answers.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,8 +193,17 @@ impl Responder {
         let served = tokio::select! {
             served = connection.as_mut() => Some(served),
             () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                timeout(self.grace, connection.as_mut()).await.ok()
+                let leave = async {
+                    // Until the broker has begun, hyper knows no end but one at once, which would
+                    // take along what is being sent.
+                    tokio::select! {
+                        served = connection.as_mut() => return served,
+                        () = poll_fn(|context| ends.poll_heard(context)) => {}
+                    }
+                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().await
+                };
+                timeout(self.grace, leave).await.ok()
             }
         };
         match (ends.told(), served) {

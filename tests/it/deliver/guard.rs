@@ -1,8 +1,11 @@
 //! Where deliveries may go.
 
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
+use hookbot::config::DeliverTable;
 use hookbot::server::Delivery;
+use hookbot_forward::Message;
 
 use super::{deliver, has, publish, reload, wait_for, with};
 use crate::target::Target;
@@ -58,15 +61,12 @@ async fn nothing_is_reached_that_is_not_allowed_however_it_is_written() {
 
 #[tokio::test]
 async fn an_address_is_checked_when_it_is_connected_to_and_no_name_is_looked_up_again() {
-    use std::net::IpAddr;
-    use std::sync::Mutex;
     let mut canary = Target::start().await;
-    let delivery: Delivery = toml::from_str::<hookbot::config::DeliverTable>(
-        "topic = 'a'\nurl = 'http://rebound.example.com/'",
-    )
-    .unwrap()
-    .delivery()
-    .unwrap();
+    let delivery: Delivery =
+        toml::from_str::<DeliverTable>("topic = 'a'\nurl = 'http://rebound.example.com/'")
+            .unwrap()
+            .delivery()
+            .unwrap();
     // `localhost` stands for a name that leads to several addresses. What the guard has let
     // through is connected to, and nothing that it was not asked about.
     let url = canary.url("/").replace("127.0.0.1", "localhost");
@@ -82,7 +82,7 @@ async fn an_address_is_checked_when_it_is_connected_to_and_no_name_is_looked_up_
         }
     };
     let target = delivery.target(Arc::new(allows_second)).unwrap();
-    let message = hookbot_forward::Message {
+    let message = Message {
         event: serde_json::from_value(serde_json::json!({
             "cursor": "", "topic": "a", "time": "", "method": "POST", "query": "", "address": "",
             "headers": [],

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hookbot::server::DeliveryState;
-use hookbot_protocol::{Publication, Topic};
+use hookbot_protocol::{Filter, Publication, Topic};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::{deliver, has, publish, reload, wait_for, wait_until, with, with_log};
 use crate::metrics::{metrics, value};
-use crate::support::PATIENCE;
+use crate::support::{Options, PATIENCE, TestServer, token};
 use crate::target::{Answer, Target, nowhere};
+use crate::tls::Authority;
 
 #[tokio::test]
 async fn what_arrives_is_what_was_sent() {
@@ -23,7 +24,7 @@ async fn what_arrives_is_what_was_sent() {
     let (_folder, server) = with(&config).await;
     let body = b"{\"a\": \xff}".as_slice();
     let line = "PUT /pub/in/x?b=%2F";
-    let bearer = format!("Bearer {}", crate::support::token("/"));
+    let bearer = format!("Bearer {}", token("/"));
     let headers = [
         ("Authorization", &*bearer),
         ("X-Hub-Signature-256", "sha256=00"),
@@ -246,4 +247,34 @@ async fn what_is_on_its_way_is_finished_when_the_server_stops() {
     let place = folder.path().join("data/deliveries/d/place");
     let place = fs::read_to_string(place).unwrap();
     assert!(place.trim_end().ends_with(".1"), "{place}");
+}
+
+#[tokio::test]
+async fn a_service_proves_who_it_is_before_it_gets_anything() {
+    let authority = Authority::new();
+    let files = authority.install(authority.issue(1));
+    let target = TestServer::start_with(Options::settings(|settings| settings.tls = Some(files)));
+    let target = target.await;
+    let mut out = target.broker.subscribe(Filter::parse("out").unwrap());
+    let (port, token) = (target.address.port(), token("/pub/out"));
+    let url = format!("https://{token}@localhost:{port}/pub/out");
+    let (folder, server) = with(&deliver("d", "in/", &url, "")).await;
+    publish(&server, "in/x", 0..1).await;
+    let failures = r#"hookbot_delivery_failures_total{delivery="d"}"#;
+    wait_for(&server, failures, 1.0).await;
+    let error = server.control.deliveries()[0].last_error.clone().unwrap();
+    assert!(error.contains("certificate"), "{error}");
+    assert!(!error.contains(&token));
+
+    let mut arrives = async |number: u32| {
+        let next = timeout(PATIENCE, out.next()).await.unwrap().unwrap();
+        assert_eq!(next.payload(), &number.to_string());
+    };
+    let ca = format!("ca = '{}'", authority.path("ca.pem").display());
+    reload(&server, folder.path(), &deliver("d", "in/", &url, &ca)).await;
+    arrives(0).await;
+    let insecure = deliver("d", "in/", &url, "insecure = true");
+    reload(&server, folder.path(), &insecure).await;
+    publish(&server, "in/x", 1..2).await;
+    arrives(1).await;
 }
