@@ -66,16 +66,20 @@ impl Exchange {
             let Some(topic) = topics.get(topic) else {
                 continue;
             };
-            let all = topic.desks.iter();
-            let mut open: Vec<_> = all.filter(|desk| !desk.line.is_closed()).collect();
+            let all = topic.desks.iter().map(|desk| (desk, desk.line.max_calls()));
+            // One that leaves takes none any more.
+            let mut open: Vec<_> = all
+                .filter(|(desk, most)| *most > 0 && !desk.line.is_closed())
+                .collect();
             if open.is_empty() {
                 match topic.expected {
                     0 => continue,
                     _ => return Err(Nobody::Begun),
                 }
             }
-            open.sort_by_key(|desk| desk.busy.load(Ordering::Relaxed));
-            let place = open.into_iter().find_map(Place::take);
+            open.sort_by_key(|(desk, _)| desk.busy.load(Ordering::Relaxed));
+            let mut open = open.into_iter();
+            let place = open.find_map(|(desk, most)| Place::take(desk, most));
             return place.map(|place| (place, rest)).ok_or(Nobody::Free);
         }
         Err(Nobody::Connected)
@@ -147,8 +151,7 @@ impl Drop for Presence {
 pub(super) struct Place(Arc<Desk>);
 
 impl Place {
-    fn take(desk: &Arc<Desk>) -> Option<Self> {
-        let most = desk.line.max_calls();
+    fn take(desk: &Arc<Desk>, most: usize) -> Option<Self> {
         let one_more = |busy| (busy < most).then_some(busy + 1);
         let taken = desk
             .busy
