@@ -319,7 +319,7 @@ fn line(letter: &Letter) -> String {
         ..
     } = letter;
     format!(
-        "{id}\t{parked_at}\t{}\t{size} B\t{attempts} attempts\t{reason}",
+        "{id}\t{parked_at}\t{}\t{size} B\tattempts: {attempts}\t{reason}",
         event.topic
     )
 }

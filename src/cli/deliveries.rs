@@ -53,7 +53,7 @@ fn delivery(report: &DeliveryReport) -> Result<(), Failure> {
     output::line(&format!("{name} from {topic} to {url}: {state}"))?;
     let place = report.place.as_deref().unwrap_or("nowhere");
     output::line(&format!(
-        "  {delivered} delivered, {failed} attempts failed, {parked} put aside; at {place}, {lag} s behind"
+        "  {delivered} delivered, {failed} failed attempts, {parked} put aside; at {place}, {lag} s behind"
     ))?;
     if report.forbidden > 0 {
         let forbidden = report.forbidden;

@@ -91,7 +91,7 @@ async fn a_command_tells_how_each_delivery_is_doing_and_nothing_secret() {
         shown.contains("good from in/ to http://***@127.0.0.1:"),
         "{shown}"
     );
-    assert!(shown.contains("1 delivered, 0 attempts failed"), "{shown}");
+    assert!(shown.contains("1 delivered, 0 failed attempts"), "{shown}");
     assert!(shown.contains("astray from in/"), "{shown}");
     assert!(!shown.contains("hush") && !format!("{all:?}").contains("hush"));
     drop(program);
