@@ -1,7 +1,6 @@
 //! The connection to an API.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,7 +101,7 @@ impl Wire {
         };
         let client = Client::builder(TokioExecutor::new())
             .set_host(false)
-            .build(Connector(Arc::new(route)));
+            .build(Connector::new(route));
         Ok(self.client.insert(client).clone())
     }
 }

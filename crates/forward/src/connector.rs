@@ -17,12 +17,27 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower_service::Service;
 
 /// How a target is reached, whatever URL hyper asks for.
 #[derive(Clone)]
-pub struct Connector(pub Arc<Route>);
+pub struct Connector {
+    route: Arc<Route>,
+    turns: Arc<Semaphore>,
+}
+
+impl Connector {
+    /// Connects like this.
+    #[must_use]
+    pub fn new(route: Route) -> Self {
+        Self {
+            route: Arc::new(route),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+}
 
 /// The way to a target, and what holds on it.
 pub struct Route {
@@ -139,10 +154,18 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self(route) = self.clone();
-        Box::pin(async move { route.connect().await })
+        let Self { route, turns } = self.clone();
+        Box::pin(async move {
+            // It is never closed.
+            let _turn = turns.acquire().await;
+            route.connect().await
+        })
     }
 }
+
+/// How many connections are on their way at once. A service often has room for a hundred that it
+/// has not accepted; those beyond that come a second later, when the system tries again.
+const AT_ONCE: usize = 64;
 
 /// Why there is no connection, as people read it.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -119,7 +119,7 @@ impl Target {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .set_host(false)
-            .build(Connector(Arc::new(route)));
+            .build(Connector::new(route));
         Ok(Self {
             client,
             settings: Arc::new(settings),

@@ -135,7 +135,7 @@ impl Target {
             .pool_idle_timeout(POOLED)
             .http1_max_buf_size(BUFFER)
             .set_host(false)
-            .build(Connector(Arc::new(route)));
+            .build(Connector::new(route));
         Ok(Self {
             client,
             inner: Arc::new(inner),

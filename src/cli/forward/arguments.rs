@@ -231,6 +231,12 @@ struct Gosmee {
     /// There is no such limit here.
     #[arg(long, hide = true)]
     sse_buffer_size: Option<u64>,
+    /// smee's stream has events of one kind.
+    #[arg(long, short = 'c', hide = true)]
+    channel: Option<String>,
+    /// `RUST_LOG` chooses what is logged.
+    #[arg(long, hide = true)]
+    log_level: Option<String>,
 }
 
 /// What a source is.
