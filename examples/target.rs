@@ -8,6 +8,7 @@
 //! | anything else | reads the body and answers with as much, up to a MiB; with `ok` where there is none |
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -19,13 +20,21 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::time::sleep;
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let address = std::env::args().nth(1);
-    let listener = TcpListener::bind(address.as_deref().unwrap_or("127.0.0.1:3000")).await?;
+    let address: SocketAddr = address.as_deref().unwrap_or("127.0.0.1:3000").parse()?;
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    // Whoever does not fit in comes a second later, which says nothing of the tunnel.
+    let listener = socket.listen(4_096)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
