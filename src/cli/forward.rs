@@ -66,7 +66,8 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
         let _ = fs::remove_file(file);
     }
     let all: Vec<_> = takers.iter().map(|(taker, ..)| taker.name()).collect();
-    let pairing = format!("{} to {}", source.name(), masked(&all.join(" and to ")));
+    let targets = masked(&all.join(" and to "));
+    let pairing = format!("{} to {targets}", shown(source.name()));
     let file = args.ready_file.clone();
     tokio::spawn(tell_ready(report.clone(), pairing, file));
     tokio::spawn(heed_signals(stop.clone())?);
@@ -208,6 +209,14 @@ pub(super) fn store_in(folder: Option<&Path>) -> Result<Store, Failure> {
         ))
     })?;
     Ok(Store::new(&folder.join("hookbot-forward")))
+}
+
+/// A source as it may be shown to anybody: whoever knows the last part of a channel's URL may use it.
+fn shown(source: &str) -> String {
+    match source.rsplit_once('/') {
+        Some((server, _)) if source.starts_with("http") => format!("{server}/***"),
+        _ => source.to_owned(),
+    }
 }
 
 /// Says so once every subscription is there, and writes the file.

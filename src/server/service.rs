@@ -139,7 +139,8 @@ async fn answer(
         return Err(PathError::PublishToPrefix.into());
     }
     if state.settings.open_channels && Door::is_door(path.as_str()) {
-        return channels::answer(asked, &path, request, name).await;
+        // Boxed, as every connection has room for what is not, whatever it asks for.
+        return Box::pin(channels::answer(asked, &path, request, name)).await;
     }
     if *path.endpoint() == Endpoint::Other {
         let (parts, _) = request.into_parts();
@@ -171,12 +172,13 @@ async fn answer(
         }
         Task::Subscribe(filter) => {
             let request = Request::from_parts(parts, body);
-            let reply = subscribe::subscribe(asked, filter, &path, &access, request).await?;
+            let subscribing = subscribe::subscribe(asked, filter, &path, &access, request);
+            let reply = Box::pin(subscribing).await?;
             Ok((reply, None))
         }
         Task::Call(to) => {
             let request = Request::from_parts(parts, body);
-            call::call(asked, &to, &access, request).await
+            Box::pin(call::call(asked, &to, &access, request)).await
         }
         Task::Answer(filter) => {
             let request = Request::from_parts(parts, body);
