@@ -155,18 +155,8 @@ async fn routed(address: &str, number: usize) -> std::io::Result<()> {
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let seconds = arguments
-        .iter()
-        .position(|argument| argument == "--seconds");
-    let seconds = seconds
-        .and_then(|at| arguments.get(at + 1)?.parse().ok())
-        .unwrap_or(3);
-    let time = Duration::from_secs(seconds);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.expect("threads can be started");
+    let time = program::time();
+    let runtime = program::runtime();
     println!(
         "| | events/s until the last is routed | answered /s | p50 | p99 | server time each |"
     );

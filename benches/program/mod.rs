@@ -2,6 +2,24 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+
+/// How long a row takes: as long as `--seconds` says, or three.
+pub(crate) fn time() -> Duration {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--seconds");
+    let seconds = arguments.nth(1).and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(3))
+}
+
+/// Threads for the client, as many as cores.
+pub(crate) fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime.expect("threads can be started")
+}
 
 /// What its tokens are made with.
 pub(crate) const KEY: &str = "a key for benchmarks alone";
