@@ -8,9 +8,9 @@ mod report;
 mod source;
 
 pub(super) use arguments::{Choice, ForwardArgs};
-pub(super) use delivery::{CommandArgs, TargetArgs, header};
+pub(super) use delivery::{CommandArgs, TargetArgs};
 pub(super) use report::{Report, Style};
-pub(super) use source::prefix;
+pub(super) use source::{prefix, subscription};
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! What the source's URL means.
 
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -47,25 +48,38 @@ fn is_subscription(args: &ForwardArgs) -> bool {
 }
 
 fn endpoint(args: &ForwardArgs) -> Result<Endpoint, Failure> {
-    let mut endpoint = Endpoint::new(&args.source)?;
-    let usage = |error: hookbot_listen::Error| Failure::Usage(error.into());
-    for text in &args.source_headers {
-        let (name, value) = header(text)?;
-        endpoint = endpoint.header(name, value).map_err(usage)?;
-    }
-    if args.unsafe_is_ok {
-        let (name, value) = UNSAFE_IS_OK;
-        endpoint = endpoint.header(name, value)?;
-    }
-    if let Some(file) = &args.target.ca {
-        let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-        endpoint = endpoint.ca(&pem.map_err(Failure::Usage)?).map_err(usage)?;
-    }
+    let ca = args.target.ca.as_deref();
+    let endpoint = subscription(&args.source, &args.source_headers, args.unsafe_is_ok, ca)?;
     Ok(match (&args.after, &args.since) {
         (Some(cursor), _) => endpoint.after(cursor),
         (None, Some(time)) => endpoint.since(time),
         (None, None) => endpoint,
     })
+}
+
+/// The subscription at a URL, asked for with these headers, trusting a server that the certificates
+/// in this file vouch for.
+pub(in crate::cli) fn subscription(
+    url: &str,
+    headers: &[String],
+    unsafe_is_ok: bool,
+    ca: Option<&FilePath>,
+) -> Result<Endpoint, Failure> {
+    let mut endpoint = Endpoint::new(url)?;
+    let usage = |error: hookbot_listen::Error| Failure::Usage(error.into());
+    for text in headers {
+        let (name, value) = header(text)?;
+        endpoint = endpoint.header(name, value).map_err(usage)?;
+    }
+    if unsafe_is_ok {
+        let (name, value) = UNSAFE_IS_OK;
+        endpoint = endpoint.header(name, value)?;
+    }
+    if let Some(file) = ca {
+        let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        endpoint = endpoint.ca(&pem.map_err(Failure::Usage)?).map_err(usage)?;
+    }
+    Ok(endpoint)
 }
 
 /// What the topics of a subscription begin with, so that what is below it can be told; nothing

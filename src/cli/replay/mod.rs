@@ -7,17 +7,15 @@ mod gitlab;
 mod resign;
 mod send;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use hookbot_forward::saved;
 use hookbot_forward::source::files::Files;
 use hookbot_forward::source::past::{Past, PastError};
-use hookbot_listen::Endpoint;
 
 use self::send::{SendArgs, block_on, send};
 use super::Failure;
-use super::forward::{header, prefix};
-use super::listen::UNSAFE_IS_OK;
+use super::forward::{prefix, subscription};
 
 /// Sends messages again: saved ones, those of a server's log, or a provider's deliveries.
 ///
@@ -101,23 +99,9 @@ pub(super) fn run(args: &ReplayArgs) -> Result<(), Failure> {
 
 /// What a server's log has of a subscription, up to now.
 async fn past(args: &ReplayArgs, url: &str) -> Result<Past, Failure> {
-    let usage = |error: hookbot_listen::Error| Failure::Usage(error.into());
-    let endpoint = |url: &str| -> Result<Endpoint, Failure> {
-        let mut endpoint = Endpoint::new(url)?;
-        for text in &args.source_headers {
-            let (name, value) = header(text)?;
-            endpoint = endpoint.header(name, value).map_err(usage)?;
-        }
-        if args.unsafe_is_ok {
-            let (name, value) = UNSAFE_IS_OK;
-            endpoint = endpoint.header(name, value)?;
-        }
-        if let Some(file) = &args.send.target.ca {
-            let pem =
-                std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-            endpoint = endpoint.ca(&pem.map_err(Failure::Usage)?).map_err(usage)?;
-        }
-        Ok(endpoint)
+    let endpoint = |url: &str| {
+        let ca = args.send.target.ca.as_deref();
+        subscription(url, &args.source_headers, args.unsafe_is_ok, ca)
     };
     let next = without_beginning(url);
     let from = match args.send.since() {
