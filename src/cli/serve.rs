@@ -128,24 +128,18 @@ struct TlsArgs {
 
 pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> {
     let keys = global.keys.keys()?.accepting_sha1(args.accept_sha1);
-    let config = args.config(global);
-    let (server, config) = match config.map(|file| Ok::<_, Failure>((file.load()?, file))) {
-        None => (args.server.clone(), None),
-        Some(loaded) => {
-            let (config, file) = loaded?;
-            (
-                args.server.clone().or(config.server.clone()),
-                Some((file, config)),
-            )
-        }
+    let config = args.config(global).map(ConfigFile::load).transpose()?;
+    let server = match &config {
+        None => args.server.clone(),
+        Some(loaded) => args.server.clone().or(loaded.config.server.clone()),
     };
     let mut settings = args.settings(&server, Settings::new(keys));
     let mut tokens = args.tokens.clone();
     let mut limits = args.limits.clone();
-    if let Some((file, config)) = &config {
-        tokens = tokens.or(config.tokens.clone());
-        limits = limits.or(config.limits.clone());
-        file.apply(config, &mut settings.rules)?;
+    if let Some(loaded) = &config {
+        tokens = tokens.or(loaded.config.tokens.clone());
+        limits = limits.or(loaded.config.limits.clone());
+        loaded.apply(&mut settings.rules)?;
     } else {
         let applied = limits.apply(&mut settings.rules);
         applied.map_err(|error| Failure::Usage(error.into()))?;
@@ -175,8 +169,8 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
         if args.router.contains(&RouterName::Github) {
             server = server.with_router(Arc::new(github(global)?));
         }
-        if let Some((file, config)) = config {
-            server = server.with_configuration(file, config)?;
+        if let Some(loaded) = config {
+            server = server.with_configuration(loaded)?;
         }
         announce(&listeners, args.tls.tls_cert.is_some())?;
         let stop = CancellationToken::new();

@@ -36,13 +36,44 @@ pub struct ConfigFile {
     pub limits: LimitsTable,
 }
 
+/// A configuration, and the file it was read from.
+#[derive(Debug)]
+pub struct LoadedConfig {
+    /// Where it is from.
+    pub file: ConfigFile,
+    /// What it says.
+    pub config: Config,
+    fingerprint: Fingerprint,
+}
+
+impl LoadedConfig {
+    /// Makes what the file says of sources, limits and tokens part of the rules.
+    ///
+    /// # Errors
+    ///
+    /// When a secret or a list of addresses can't be read.
+    pub fn apply(&self, rules: &mut Rules) -> Result<(), ConfigError> {
+        self.file.apply(&self.config, rules)
+    }
+}
+
 impl ConfigFile {
     /// Reads the file.
     ///
     /// # Errors
     ///
     /// When it can't be read, is wrong, or lacks something that a server has to know.
-    pub fn load(&self) -> Result<Config, ConfigError> {
+    pub fn load(self) -> Result<LoadedConfig, ConfigError> {
+        // Before it is read: a change that comes now is seen later.
+        let fingerprint = Fingerprint::of(&self.file);
+        Ok(LoadedConfig {
+            config: self.read()?,
+            file: self,
+            fingerprint,
+        })
+    }
+
+    fn read(&self) -> Result<Config, ConfigError> {
         let github = self
             .github
             .as_ref()
@@ -60,12 +91,7 @@ impl ConfigFile {
         Ok(config)
     }
 
-    /// Makes what the file says of sources, limits and tokens part of the rules.
-    ///
-    /// # Errors
-    ///
-    /// When a secret or a list of addresses can't be read.
-    pub fn apply(&self, config: &Config, rules: &mut Rules) -> Result<(), ConfigError> {
+    fn apply(&self, config: &Config, rules: &mut Rules) -> Result<(), ConfigError> {
         let sources = config.sources.iter().map(SourceTable::source);
         let sources: Result<Vec<_>, _> = sources.collect();
         rules.sources = Sources::new(sources?).map_err(SourceTableError::from)?;
@@ -130,7 +156,7 @@ struct Current {
 }
 
 impl Configuration {
-    /// What `config` says, which was read from `file`.
+    /// What the file says.
     ///
     /// # Errors
     ///
@@ -138,14 +164,18 @@ impl Configuration {
     pub(super) fn new(
         state: Arc<State>,
         routing: Arc<Routing>,
-        file: ConfigFile,
-        config: Config,
+        loaded: LoadedConfig,
     ) -> Result<Self, ConfigError> {
+        let LoadedConfig {
+            file,
+            config,
+            fingerprint,
+        } = loaded;
         let at_start = AtStart::of(&config);
         let current = Current {
             deliveries: deliveries(&config)?,
             rules: sharing(&state, config.routes).map(Arc::new).collect(),
-            fingerprint: Fingerprint::of(&file.file),
+            fingerprint,
         };
         Ok(Self {
             deliveries: Deliveries::new(state.clone()),
@@ -169,7 +199,7 @@ impl Configuration {
         let mut current = self.current.lock().await;
         // Before it is read: a change that comes now is seen later.
         current.fingerprint = Fingerprint::of(&self.file.file);
-        let loaded = self.file.load();
+        let loaded = self.file.read();
         let control = Control(self.state.clone());
         let loaded = loaded.and_then(|config| Ok((deliveries(&config)?, config)));
         let loaded = match loaded {

@@ -11,12 +11,47 @@ use tracing::warn;
 use super::Control;
 use super::fingerprint::Fingerprint;
 
-/// Reads the file.
-///
-/// # Errors
-///
-/// When it can't be read, or revokes something that is no token.
-pub(super) fn read(file: &Path) -> Result<DenyList, DenyFileError> {
+/// The file, and what it was when it was read last.
+pub(super) struct DenyFile {
+    file: PathBuf,
+    seen: Fingerprint,
+}
+
+impl DenyFile {
+    /// Reads the file.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read, or revokes something that is no token.
+    pub(super) fn load(file: PathBuf) -> Result<(Self, DenyList), DenyFileError> {
+        // Before it is read: a change that comes now is seen later.
+        let seen = Fingerprint::of(&file);
+        let list = read(&file)?;
+        Ok((Self { file, seen }, list))
+    }
+
+    /// Applies what the file says whenever it changes, until dropped. A file that can't be used is
+    /// logged, and what was revoked stays so.
+    pub(super) async fn watch(mut self, control: Control) {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            let now = Fingerprint::of(&self.file);
+            if now == self.seen {
+                continue;
+            }
+            self.seen = now;
+            match read(&self.file) {
+                Ok(list) => control.revoke(list).await,
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    warn!(%error, cause, "what was revoked before stays so");
+                }
+            }
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<DenyList, DenyFileError> {
     let text = fs::read_to_string(file).map_err(|source| DenyFileError::Read {
         file: file.to_owned(),
         source,
@@ -25,27 +60,6 @@ pub(super) fn read(file: &Path) -> Result<DenyList, DenyFileError> {
         file: file.to_owned(),
         source,
     })
-}
-
-/// Applies what the file says whenever it changes, until dropped. A file that can't be used is
-/// logged, and what was revoked stays so.
-pub(super) async fn watch(control: Control, file: PathBuf) {
-    let mut seen = Fingerprint::of(&file);
-    loop {
-        tokio::time::sleep(WATCH_INTERVAL).await;
-        let now = Fingerprint::of(&file);
-        if now == seen {
-            continue;
-        }
-        seen = now;
-        match read(&file) {
-            Ok(list) => control.revoke(list).await,
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                warn!(%error, cause, "what was revoked before stays so");
-            }
-        }
-    }
 }
 
 /// How often the file is looked at: whoever is revoked is out within a second.

@@ -70,17 +70,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::config::{Config, ConfigError};
+use crate::config::ConfigError;
 
 pub use address_guard::{AddressGuard, ForbiddenAddress};
 pub use call::CallSettings;
 use call::Exchange;
 use channels::Responders;
-pub use configuration::{ConfigFile, Configuration};
+pub use configuration::{ConfigFile, Configuration, LoadedConfig};
 use deliveries::Board;
 pub use deliveries::{
     Delivery, DeliveryError, DeliveryReport, DeliveryState, Retried, Signer, SignerError, store_in,
 };
+use deny_file::DenyFile;
 pub use deny_file::DenyFileError;
 pub use head::Patience;
 use limits::{Budget, Failures, Strangers};
@@ -111,6 +112,7 @@ pub struct Server {
     routers: Vec<Arc<dyn Router>>,
     routing: Arc<Routing>,
     configuration: Option<Arc<Configuration>>,
+    deny_file: Option<DenyFile>,
 }
 
 /// What every connection shares.
@@ -161,7 +163,8 @@ impl Server {
     /// When the certificate or the list of revoked tokens can't be used.
     pub fn new(broker: Broker, settings: Settings) -> Result<Self, SetupError> {
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
-        let revoked = settings.deny_file.as_deref().map(deny_file::read);
+        let denied = settings.deny_file.clone().map(DenyFile::load).transpose()?;
+        let (deny_file, revoked) = denied.unzip();
         let book = Rulebook::new(settings.rules.clone(), None);
         let book = Arc::new(ArcSwap::from_pointee(book));
         let share = settings
@@ -182,7 +185,7 @@ impl Server {
             strangers: Strangers::new(settings.unsafe_rate, share),
             book,
             changing: tokio::sync::Mutex::new(()),
-            revoked: ArcSwap::from_pointee(revoked.transpose()?.unwrap_or_default()),
+            revoked: ArcSwap::from_pointee(revoked.unwrap_or_default()),
             roster: Arc::default(),
             responders: Arc::default(),
             exchange: Arc::default(),
@@ -211,6 +214,7 @@ impl Server {
             state,
             routers: Vec::new(),
             configuration: None,
+            deny_file,
         })
     }
 
@@ -227,13 +231,9 @@ impl Server {
     /// # Errors
     ///
     /// When a secret or a certificate of a delivery can't be used.
-    pub fn with_configuration(
-        mut self,
-        file: ConfigFile,
-        config: Config,
-    ) -> Result<Self, ConfigError> {
+    pub fn with_configuration(mut self, loaded: LoadedConfig) -> Result<Self, ConfigError> {
         let (state, routing) = (self.state.clone(), self.routing.clone());
-        let configuration = Configuration::new(state, routing, file, config)?;
+        let configuration = Configuration::new(state, routing, loaded)?;
         self.configuration = Some(Arc::new(configuration));
         Ok(self)
     }
@@ -268,6 +268,7 @@ impl Server {
             state,
             routers,
             configuration,
+            deny_file,
             routing: _,
         } = self;
         for router in routers {
@@ -296,10 +297,10 @@ impl Server {
             let stop = state.stop.clone();
             background.spawn(async move { stop.run_until_cancelled(configuration.watch()).await });
         }
-        if let Some(file) = state.settings.deny_file.clone() {
+        if let Some(file) = deny_file {
             // Until the last subscriber is gone.
-            let (stop, control) = (state.close.clone(), Control(state.clone()));
-            let watching = deny_file::watch(control, file);
+            let stop = state.close.clone();
+            let watching = file.watch(Control(state.clone()));
             tokio::spawn(async move { stop.run_until_cancelled(watching).await });
         }
         if let Some(limit) = state.settings.max_memory {

@@ -29,9 +29,23 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
+impl TlsFiles {
+    fn fingerprints(&self) -> Vec<Fingerprint> {
+        let files = [
+            Some(&self.certificate),
+            Some(&self.key),
+            self.client_ca.as_ref(),
+        ];
+        let files = files.into_iter().flatten();
+        files.map(|file| Fingerprint::of(file)).collect()
+    }
+}
+
 /// What connections are secured with, at the moment.
 pub struct Tls {
     files: TlsFiles,
+    /// Of the files as they were loaded first.
+    loaded: Vec<Fingerprint>,
     config: ArcSwap<ServerConfig>,
 }
 
@@ -42,8 +56,14 @@ impl Tls {
     ///
     /// When one can't be read, or the certificate is not the key's.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        // Before they are read: a change that comes now is seen later.
+        let loaded = files.fingerprints();
         let config = ArcSwap::from_pointee(configure(&files)?);
-        Ok(Self { files, config })
+        Ok(Self {
+            files,
+            loaded,
+            config,
+        })
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -63,26 +83,15 @@ impl Tls {
 
     /// Reloads whenever the files change, until dropped.
     pub(super) async fn watch(&self) {
-        let mut seen = self.fingerprints();
+        let mut seen = self.loaded.clone();
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
-            let now = self.fingerprints();
+            let now = self.files.fingerprints();
             if now != seen {
                 seen = now;
                 self.reload();
             }
         }
-    }
-
-    /// Of each file.
-    fn fingerprints(&self) -> Vec<Fingerprint> {
-        let files = [
-            Some(&self.files.certificate),
-            Some(&self.files.key),
-            self.files.client_ca.as_ref(),
-        ];
-        let files = files.into_iter().flatten();
-        files.map(|file| Fingerprint::of(file)).collect()
     }
 }
 

@@ -90,6 +90,8 @@ pub(crate) struct Options {
     /// Instead of one in memory.
     pub(crate) log: Option<Arc<dyn Log>>,
     pub(crate) config: Option<PathBuf>,
+    /// Done when everything is loaded, before anybody is served.
+    pub(crate) between: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Options {
@@ -125,8 +127,7 @@ impl TestServer {
                 file,
                 ..ConfigFile::default()
             };
-            let config = file.load().unwrap();
-            server = server.with_configuration(file, config).unwrap();
+            server = server.with_configuration(file.load().unwrap()).unwrap();
         }
         let configuration = server.configuration();
         let listeners = Listener::bind(&"127.0.0.1:0".parse().unwrap())
@@ -136,6 +137,9 @@ impl TestServer {
             unreachable!("it was bound to an address");
         };
         let address = format!("{}:{port}", host.unwrap()).parse().unwrap();
+        if let Some(between) = options.between {
+            between();
+        }
         let stop = CancellationToken::new();
         let running = tokio::spawn(server.run(listeners, stop.clone()));
         Self {
