@@ -300,7 +300,7 @@ fn max_connections(wanted: Option<NonZeroU32>) -> usize {
 }
 
 /// Descriptors for everything that is not a connection with a place.
-const OTHER_DESCRIPTORS: u64 = 32 + DOOR as u64;
+const OTHER_DESCRIPTORS: u64 = 28 + (DOOR + DiskLog::DESCRIPTORS) as u64;
 
 async fn bind(addresses: &[Bind]) -> Result<Vec<Listener>, Failure> {
     let mut listeners = Vec::new();

@@ -8,6 +8,10 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::io::Errno;
 
 /// One folder of files. A change to the folder itself is durable after [`Disk::sync`].
 pub(crate) trait Disk: Send + Sync {
@@ -79,16 +83,39 @@ pub(crate) fn replace(disk: &dyn Disk, name: &str, contents: &[u8]) -> io::Resul
     disk.sync()
 }
 
-/// Whether there is no room, which time or an operator can change.
+/// Whether there is no room, on the disk or for another open file, which time or an operator can
+/// change.
 pub(crate) fn is_full(error: &io::Error) -> bool {
+    let kinds = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+    kinds.contains(&error.kind()) || lacks_descriptors(error)
+}
+
+/// Whether the process, or the machine, has as many files open as it may.
+fn lacks_descriptors(error: &io::Error) -> bool {
     matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
     )
 }
 
+/// Opens a file to be read, and waits for a descriptor if there is none: what is not opened would
+/// count as damaged.
+fn open_patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..ATTEMPTS {
+        match open() {
+            Err(error) if lacks_descriptors(&error) => sleep(PAUSE),
+            opened => return opened,
+        }
+    }
+    open()
+}
+
 /// A real folder, readable by its owner alone.
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// So that a sync needs no descriptor of its own.
+    handle: fs::File,
+}
 
 impl Folder {
     /// Opens a folder, which is made if it is not there.
@@ -99,20 +126,23 @@ impl Folder {
                 fs::File::open(parent)?.sync_all()?;
             }
         }
-        Ok(Self(path.to_owned()))
+        Self::open(path)
     }
 
     /// Opens a folder that is there.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         fs::read_dir(path)?;
-        Ok(Self(path.to_owned()))
+        Ok(Self {
+            path: path.to_owned(),
+            handle: fs::File::open(path)?,
+        })
     }
 }
 
 impl Disk for Folder {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.0)? {
+        for entry in fs::read_dir(&self.path)? {
             // A name that is not text is none of ours.
             names.extend(entry?.file_name().into_string());
         }
@@ -120,27 +150,28 @@ impl Disk for Folder {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let path = self.0.join(name);
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Arc::new(file))
+        let path = self.path.join(name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        Ok(Arc::new(open_patiently(|| options.open(&path))?))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
-        Ok(Arc::new(options.mode(0o600).open(self.0.join(name))?))
+        Ok(Arc::new(options.mode(0o600).open(self.path.join(name))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.0.join(from), self.0.join(to))
+        fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.0.join(name))
+        fs::remove_file(self.path.join(name))
     }
 
     fn sync(&self) -> io::Result<()> {
-        fs::File::open(&self.0)?.sync_all()
+        self.handle.sync_all()
     }
 }
 
@@ -171,3 +202,24 @@ pub(crate) const UNFINISHED: &str = ".tmp";
 
 /// How many parts Linux takes in one call.
 const MAX_PARTS: usize = 1_024;
+
+/// How often a file is tried to be opened, and how long after another.
+const ATTEMPTS: usize = 200;
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_waits_for_a_descriptor_and_for_nothing_else() {
+        for (error, tries) in [(Errno::MFILE, 3), (Errno::NFILE, 3), (Errno::IO, 1)] {
+            let mut tried = 0;
+            let opened = open_patiently(|| {
+                tried += 1;
+                if tried < 3 { Err(error.into()) } else { Ok(()) }
+            });
+            assert_eq!((tried, opened.is_ok()), (tries, tries == 3), "{error}");
+        }
+    }
+}

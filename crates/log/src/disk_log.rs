@@ -29,7 +29,7 @@ use crate::repair::repair;
 use crate::retention::{Dropped, Keeper, trim};
 use crate::segment::{Space, hash_delivery};
 use crate::stats::{LaneStats, Stats};
-use crate::store::Store;
+use crate::store::{READERS, Store};
 use crate::{AppendError, Appended, Bounds, Limit, Log, Page, ReadError, Tail};
 
 /// A log in a folder: what it has acknowledged is there after a crash of the process or of the
@@ -46,6 +46,10 @@ pub struct DiskLog {
 }
 
 impl DiskLog {
+    /// How many files it has open at most: for those who read and the tail a segment and its
+    /// index each, what is written to, the folder and its lock.
+    pub const DESCRIPTORS: usize = 2 * (READERS + 1) + 6;
+
     /// Opens the log in a folder, or begins one. Only one process can have it open.
     ///
     /// Reads the newest segments; the older ones have an index. Blocks meanwhile.
@@ -198,15 +202,14 @@ impl DiskLog {
         if candidates.is_empty() {
             return Ok((publication, Some(deduplicate)));
         }
-        let store = self.store.clone();
         let copy = publication.clone();
-        let found = spawn_blocking(move || {
+        let found = self.store.clone().read(move |store| {
             let mut newest_first = candidates.iter().rev();
             newest_first.find_map(|segment| store.find_delivery(segment, &copy, hash, since))
         });
-        match found.await {
-            Ok(Some(offset)) => Err(offset),
-            Ok(None) | Err(_) => Ok((publication, Some(deduplicate))),
+        match found.await.flatten() {
+            Some(offset) => Err(offset),
+            None => Ok((publication, Some(deduplicate))),
         }
     }
 
@@ -288,8 +291,8 @@ impl Log for DiskLog {
         };
         let store = self.store.clone();
         Box::pin(async move {
-            let page = spawn_blocking(move || store.read_page(&filter, from, upto, limit));
-            page.await.unwrap_or_else(|_| Err(stopped(from)))
+            let page = store.read(move |store| store.read_page(&filter, from, upto, limit));
+            page.await.unwrap_or_else(|| Err(stopped(from)))
         })
     }
 
@@ -297,8 +300,8 @@ impl Log for DiskLog {
         let upto = self.store.newest().next();
         let store = self.store.clone();
         Box::pin(async move {
-            let found = spawn_blocking(move || store.seek(time, upto));
-            found.await.unwrap_or_else(|_| Err(stopped(upto)))
+            let found = store.read(move |store| store.seek(time, upto));
+            found.await.unwrap_or_else(|| Err(stopped(upto)))
         })
     }
 
@@ -439,3 +442,35 @@ const LOCK: &str = "lock";
 
 /// How many messages the tail hands out at once.
 const BATCH: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread::sleep;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::fault::FaultDisk;
+
+    #[tokio::test]
+    async fn so_many_read_at_a_time_however_many_want_to() {
+        let disk = Arc::new(FaultDisk::new(1));
+        let log = DiskLog::open_on(disk, Options::default(), None).unwrap();
+        let reading = Arc::new([const { AtomicUsize::new(0) }; 2]);
+        let mut reads = JoinSet::new();
+        for _ in 0..READERS * 10 {
+            let reading = reading.clone();
+            reads.spawn(log.store.clone().read(move |_| {
+                let [now, most] = &*reading;
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                // Time for the others to come, if they may.
+                sleep(Duration::from_millis(1));
+                now.fetch_sub(1, Ordering::Relaxed);
+            }));
+        }
+        reads.join_all().await;
+        let [_, most] = &*reading;
+        assert!(most.load(Ordering::Relaxed) <= READERS, "{most:?}");
+    }
+}

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use rustix::io::Errno;
+
 use crate::disk::{Disk, File, is_full};
 
 /// Clones are the same disk.
@@ -60,6 +62,8 @@ pub(crate) enum Fault {
     Full,
     /// There is no room from now on.
     StaysFull,
+    /// No new file can be opened, once.
+    Descriptors,
     /// A write writes only some bytes.
     Short,
     /// A signal comes.
@@ -203,6 +207,7 @@ impl State {
             // A disk that is full is noticed by those who need room.
             // Cutting a file is tried again by the standard library after a signal.
             && (takes_room || matches!(planned, Fault::Crash | Fault::Io))
+            && planned != Fault::Descriptors
         {
             self.plan = None;
             fault = Some(planned);
@@ -253,6 +258,11 @@ impl Disk for FaultDisk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let state = &mut *self.state();
+        if state.plan.is_some_and(|(at, fault)| fault == Fault::Descriptors && state.calls + 1 >= at)
+        {
+            state.plan = None;
+            return Err(Errno::MFILE.into());
+        }
         let at = match state.names.get(name).copied() {
             Some(at) => {
                 state.call(true)?;

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hookbot_protocol::{Message, Offset};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::spawn_blocking;
 
 use crate::Bounds;
 use crate::disk::{Disk, replace};
@@ -29,6 +30,7 @@ pub(crate) struct Store {
     newest: Mutex<Newest>,
     /// Messages came, for the tail.
     pub(crate) appended: Notify,
+    readers: Arc<Semaphore>,
     pub(crate) counters: Counters,
     failed: AtomicBool,
     opened: Instant,
@@ -51,11 +53,26 @@ impl Store {
             options,
             lanes,
             appended: Notify::new(),
+            readers: Arc::new(Semaphore::new(READERS)),
             counters: Counters::default(),
             failed: AtomicBool::new(false),
             opened: Instant::now(),
             full: AtomicU64::new(0),
         }
+    }
+
+    /// Has another thread read files, a segment's and its index at a time; nothing if that panics.
+    /// Waits while as many others read as may, or there could be more files open than there may.
+    pub(crate) async fn read<T: Send + 'static>(
+        self: Arc<Self>,
+        read: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = self.readers.clone().acquire_owned().await;
+        let reading = spawn_blocking(move || {
+            let _turn = turn;
+            read(&self)
+        });
+        reading.await.ok()
     }
 
     pub(crate) fn newest(&self) -> MutexGuard<'_, Newest> {
@@ -154,6 +171,9 @@ impl Store {
         Ok(scan.index)
     }
 }
+
+/// How many may read at a time.
+pub(crate) const READERS: usize = 16;
 
 /// For how long a log that had no room is said not to be writable.
 const FULL_FOR: Duration = Duration::from_secs(5);

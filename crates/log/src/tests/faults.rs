@@ -52,7 +52,7 @@ async fn live_through(fault: Fault, call: u64) -> bool {
     let failed = refused.iter().filter(is_failed).count();
     match fault {
         Fault::Short | Fault::Interrupted => assert_eq!(refused.len(), 0, "{fault:?} at {call}"),
-        Fault::Full | Fault::StaysFull => {
+        Fault::Full | Fault::StaysFull | Fault::Descriptors => {
             assert!(failed == 0 && refused.len() <= 3, "{fault:?} at {call}");
         }
         // Once failed, for ever failed.
@@ -91,6 +91,7 @@ fn a_fault_at_any_call_loses_nothing_and_is_told() {
         Fault::Io,
         Fault::Full,
         Fault::StaysFull,
+        Fault::Descriptors,
         Fault::Short,
         Fault::Interrupted,
     ];
