@@ -57,6 +57,10 @@ impl Endpoint {
     ///
     /// [`Error::Url`] when it is not such a URL.
     pub fn new(url: &str) -> Result<Self, Error> {
+        let no_scheme = Error::Url("it must begin with wss://, ws://, https:// or http://");
+        if !url.contains("://") {
+            return Err(no_scheme);
+        }
         let uri: Uri = url
             .parse()
             .map_err(|_| Error::Url("it does not parse; percent-encode what is unusual in it"))?;
@@ -64,11 +68,7 @@ impl Endpoint {
         let tls = match scheme.as_deref() {
             Some("https" | "wss") => true,
             Some("http" | "ws") => false,
-            _ => {
-                return Err(Error::Url(
-                    "it must begin with wss://, ws://, https:// or http://",
-                ));
-            }
+            _ => return Err(no_scheme),
         };
         let parts = uri.into_parts();
         let (Some(authority), Some(scheme)) = (parts.authority, scheme) else {
@@ -200,10 +200,7 @@ impl Endpoint {
     /// rather than with what comes next. A server that gives no events may not know how.
     #[must_use]
     pub fn after(mut self, cursor: &str) -> Self {
-        self.begin = Some(format!(
-            "after={}",
-            percent_encode(cursor.as_bytes(), NON_ALPHANUMERIC)
-        ));
+        self.begin = Some(parameter("after", cursor));
         self
     }
 
@@ -211,10 +208,7 @@ impl Endpoint {
     /// `10m`.
     #[must_use]
     pub fn since(mut self, time: &str) -> Self {
-        self.begin = Some(format!(
-            "since={}",
-            percent_encode(time.as_bytes(), NON_ALPHANUMERIC)
-        ));
+        self.begin = Some(parameter("since", time));
         self
     }
 
@@ -241,12 +235,7 @@ impl Endpoint {
 
     /// What to ask the server for: with a place known from before, messages go on behind it.
     pub(crate) fn target_after(&self, place: Option<&str>) -> Result<PathAndQuery, Error> {
-        let place = place.map(|place| {
-            format!(
-                "after={}",
-                percent_encode(place.as_bytes(), NON_ALPHANUMERIC)
-            )
-        });
+        let place = place.map(|place| parameter("after", place));
         let Some(begin) = place.as_ref().or(self.begin.as_ref()) else {
             return Ok(self.target.clone());
         };
@@ -351,6 +340,12 @@ impl Default for Timing {
     }
 }
 
+/// A part of a query.
+fn parameter(name: &str, value: &str) -> String {
+    let value = percent_encode(value.as_bytes(), NON_ALPHANUMERIC);
+    format!("{name}={value}")
+}
+
 /// The `Authorization` header of a user name, with its password if one was typed.
 fn basic(
     mut credentials: Vec<u8>,
@@ -442,6 +437,8 @@ mod tests {
         ] {
             assert!(matches!(Endpoint::new(url), Err(Error::Url(_))), "{url}");
         }
+        let error = Endpoint::new("localhost:8080/sub/a").unwrap_err();
+        assert!(error.to_string().contains("must begin with"), "{error}");
     }
 
     #[test]

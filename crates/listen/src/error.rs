@@ -98,7 +98,7 @@ pub enum Error {
     Frame,
     /// Messages that this subscription was to get are not to be had any more. The connection
     /// goes on with those that are.
-    #[error("messages after {asked} are no longer there ({reason:?})")]
+    #[error("messages after {asked} are missing: {}", missing(*reason))]
     Gap {
         /// Where the messages were to go on.
         asked: String,
@@ -156,18 +156,26 @@ impl Error {
     }
 }
 
-/// The reason behind a status, unless it only repeats the status, as `401 Unauthorized` does.
+/// The reason behind a status, without the status that most reasons begin with.
 fn because(status: &StatusCode, reason: &str) -> String {
-    if reason == status.to_string() {
-        return String::new();
-    }
-    explained(reason)
+    let rest = reason.strip_prefix(&status.to_string()).unwrap_or(reason);
+    explained(rest.trim_start_matches([':', '.', ' ']))
 }
 
 fn explained(reason: &str) -> String {
     match reason {
         "" => String::new(),
         reason => format!(": {reason}"),
+    }
+}
+
+/// What became of the messages in a gap.
+fn missing(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Trimmed => "they are no longer kept",
+        GapReason::Epoch => "that place is in another log",
+        GapReason::Ahead => "that place is beyond the end of the log",
+        _ => "the server does not have them",
     }
 }
 
@@ -187,6 +195,16 @@ mod tests {
     fn a_refusal_is_said_once() {
         for (status, reason, text) in [
             (401, "401 Unauthorized", "401 Unauthorized"),
+            (
+                405,
+                "405 Method Not Allowed: use GET",
+                "405 Method Not Allowed: use GET",
+            ),
+            (
+                400,
+                "400 Bad Request. Header required.",
+                "400 Bad Request: Header required.",
+            ),
             (400, "", "400 Bad Request"),
             (503, "disk full", "503 Service Unavailable: disk full"),
         ] {
