@@ -1,7 +1,7 @@
 use hookbot::server::{ForwardedHeader, Networks, Settings, TrustedProxies};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Options, Reply, TestServer, read_to_end, token};
+use crate::support::{Options, Reply, TestServer, read_to_end, token, until_too_many};
 
 /// A server to which everybody on this machine is a proxy.
 fn behind_a_proxy(change: impl FnOnce(&mut Settings) + Send + 'static) -> Options {
@@ -82,18 +82,16 @@ async fn nobody_else_is_believed() {
 #[tokio::test]
 async fn who_guesses_through_a_proxy_is_told_apart_from_the_others_there() {
     let server = TestServer::start_with(behind_a_proxy(|_| {})).await;
-    let guess = |from: &'static str| {
+    let guess = async |from: &str| {
         let headers = [("X-Forwarded-For", from), ("Authorization", "Bearer 00")];
-        let server = &server;
-        async move { server.request("POST /pub/t", &headers, b"").await.status }
+        server.request("POST /pub/t", &headers, b"").await
     };
-    for _ in 1..100 {
-        assert_eq!(guess("192.0.2.1").await, 401);
-    }
-    assert_eq!(guess("192.0.2.1").await, 429);
+    let (guesses, _) = until_too_many(async || guess("192.0.2.1").await).await;
+    assert!(guesses >= 100, "{guesses}");
     // Whatever it puts before the address that its proxy saw.
-    assert_eq!(guess("192.0.2.2, 192.0.2.1").await, 429);
-    assert_eq!(guess("192.0.2.2").await, 401);
+    let (guesses, _) = until_too_many(async || guess("192.0.2.2, 192.0.2.1").await).await;
+    assert!(guesses < 50, "{guesses}");
+    assert_eq!(guess("192.0.2.2").await.status, 401);
 }
 
 #[tokio::test]
@@ -172,7 +170,7 @@ async fn a_proxy_may_say_for_whom_it_comes_before_the_first_request() {
             ..settings.rules.proxies.clone()
         };
         settings.rules.refused = Networks::parse(["192.0.2.66"]).unwrap();
-        settings.handshake_timeout = std::time::Duration::from_millis(200);
+        settings.handshake_timeout = std::time::Duration::from_secs(1);
     }))
     .await;
     let request = b"POST /unsafe/pub/t HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\

@@ -164,7 +164,7 @@ async fn responders_on_one_topic_share_its_calls() {
 #[tokio::test]
 async fn a_failed_call_says_which_side_has_failed() {
     let server = TestServer::start_with(Options::settings(|settings| {
-        settings.calls.timeout = Duration::from_millis(300);
+        settings.calls.timeout = Duration::from_secs(1);
         settings.calls.max_body = 1_000;
     }))
     .await;
@@ -190,9 +190,10 @@ async fn a_failed_call_says_which_side_has_failed() {
     let (status, reason) = said("/call/silent", vec![0; 1_001]).await;
     assert_eq!((status, reason.contains("1000 bytes")), (413, true));
 
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // It is bound, so that nobody else gets it, and does not listen.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = nobody.local_addr().unwrap();
-    drop(nobody);
     let _gone = answers(&server, "/answer/gone", address).await;
     let (status, reason) = said("/call/gone", vec![]).await;
     assert_eq!((status, reason.contains("the target")), (502, true));

@@ -10,7 +10,7 @@ use hookbot_protocol::{Headers, Publication, Topic};
 use hookbot_signatures::{Provider, Request, Scheme, Secret};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -438,9 +438,10 @@ async fn what_can_not_be_replayed_says_why() {
         "{output:?}"
     );
 
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nowhere = format!("ws://{}/sub/t?after=start", listener.local_addr().unwrap());
-    drop(listener);
+    // Bound, so that nobody else gets it, and nobody listens.
+    let nobody = TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nowhere = format!("ws://{}/sub/t?after=start", nobody.local_addr().unwrap());
     assert_eq!(
         replay(&[&nowhere, &service.url]).await.status.code(),
         Some(4)

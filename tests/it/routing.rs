@@ -5,7 +5,7 @@ use hookbot_protocol::{Filter, Message, Publication, Topic};
 use hookbot_routers::{Github, Outcome, RouteError, Router};
 use sha2::Sha256;
 
-use crate::support::{Options, TestServer};
+use crate::support::{Options, PATIENCE, TestServer};
 
 const PUSH: &[u8] = include_bytes!("../../crates/routers/tests/data/push.json");
 
@@ -18,7 +18,8 @@ fn signature(body: &[u8]) -> String {
 async fn with(router: impl Router + 'static) -> TestServer {
     TestServer::start_with(Options {
         routers: vec![Arc::new(router)],
-        ..Options::default()
+        // What is not over when the server stops ends by itself, however long the machine takes.
+        ..Options::settings(|settings| settings.grace = 3 * PATIENCE)
     })
     .await
 }

@@ -6,9 +6,14 @@ use tokio::time::timeout;
 
 use crate::support::{Options, PATIENCE, Reply, TestServer, read_to_end, token};
 
+/// A server that waits until everything has ended, however long the machine takes.
+async fn patient() -> TestServer {
+    TestServer::start_with(Options::settings(|settings| settings.grace = 3 * PATIENCE)).await
+}
+
 #[tokio::test]
 async fn open_work_ends_before_the_server_does() {
-    let mut server = TestServer::start().await;
+    let mut server = patient().await;
     let mut subscriber = server.subscribe("/sub/t").await;
     let mut idle = server.connect().await;
     let mut publisher = server.connect().await;
@@ -76,7 +81,7 @@ async fn one_who_never_ends_a_request_does_not_cost_the_others_their_goodbye() {
 
 #[tokio::test]
 async fn one_who_is_still_reading_the_log_gets_what_was_there() {
-    let server = TestServer::start().await;
+    let server = patient().await;
     for number in 0..5_000 {
         let topic = hookbot_protocol::Topic::parse("elsewhere").unwrap();
         let publication = hookbot_protocol::Publication::new(topic, number.to_string());
@@ -91,7 +96,7 @@ async fn one_who_is_still_reading_the_log_gets_what_was_there() {
 
 #[tokio::test]
 async fn a_subscriber_with_a_backlog_gets_all_of_it_before_the_close() {
-    let server = TestServer::start().await;
+    let server = patient().await;
     let mut subscriber = server.subscribe("/sub/t").await;
     let body = "x".repeat(100 << 10);
     for _ in 0..200 {

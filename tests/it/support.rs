@@ -215,6 +215,21 @@ impl TestServer {
     }
 }
 
+/// Asks until that has been too often, which where time passes is later than at once, and says how
+/// often that was. With it, the answer.
+pub(crate) async fn until_too_many(mut ask: impl AsyncFnMut() -> Reply) -> (usize, Reply) {
+    let asking = async {
+        for asked in 1.. {
+            let reply = ask().await;
+            if reply.status == 429 {
+                return (asked, reply);
+            }
+        }
+        unreachable!("numbers do not end")
+    };
+    timeout(PATIENCE, asking).await.expect("never too often")
+}
+
 pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;

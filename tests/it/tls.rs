@@ -78,11 +78,7 @@ impl Authority {
 }
 
 async fn start(files: TlsFiles) -> TestServer {
-    TestServer::start_with(Options::settings(move |settings| {
-        settings.tls = Some(files);
-        settings.handshake_timeout = Duration::from_millis(300);
-    }))
-    .await
+    TestServer::start_with(Options::settings(|settings| settings.tls = Some(files))).await
 }
 
 async fn connect(
@@ -195,7 +191,12 @@ async fn where_clients_need_a_certificate_none_gets_in_without() {
 #[tokio::test]
 async fn a_handshake_that_goes_nowhere_holds_up_nobody() {
     let authority = Authority::new();
-    let server = start(authority.install(authority.issue(1))).await;
+    let files = authority.install(authority.issue(1));
+    let server = TestServer::start_with(Options::settings(|settings| {
+        settings.tls = Some(files);
+        settings.handshake_timeout = Duration::from_secs(2);
+    }))
+    .await;
     let mut silent = server.connect().await;
     let mut garbage = server.connect().await;
     garbage
@@ -252,7 +253,6 @@ async fn a_proxy_says_for_whom_it_comes_before_the_handshake() {
     let files = authority.install(authority.issue(1));
     let server = TestServer::start_with(Options::settings(move |settings| {
         settings.tls = Some(files);
-        settings.handshake_timeout = Duration::from_millis(300);
         settings.rules.proxies.networks = Networks::parse(["127.0.0.1"]).unwrap();
         settings.rules.proxies.protocol = true;
         settings.rules.refused = Networks::parse(["192.0.2.66", "2001:db8::66"]).unwrap();

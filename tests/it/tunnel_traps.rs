@@ -203,7 +203,7 @@ async fn empty_pieces_of_bodies_end_nothing_for_others() {
 /// responder has looked, and data that comes when its call was answered already.
 #[tokio::test]
 async fn what_is_taken_back_or_comes_too_late_ends_nothing_for_others() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::start(KeepAlive::default()).await;
     let mut stream = 1_u32;
     let mut burst = Vec::new();
     for _ in 0..1_000 {
@@ -253,16 +253,19 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&head, payload].concat()
 }
 
+/// Finds out soon who is dead.
+const HASTY: KeepAlive = KeepAlive {
+    interval: Duration::from_millis(50),
+    timeout: Duration::from_millis(200),
+};
+
 impl Broker {
     /// Lets a responder connect that answers everything at once.
-    async fn start() -> Self {
+    async fn start(keep_alive: KeepAlive) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/answer/t", listener.local_addr().unwrap());
         let endpoint = hookbot_tunnel::Endpoint::new(&url).unwrap();
-        let responder = hookbot_tunnel::Responder::new(endpoint).keep_alive(KeepAlive {
-            interval: Duration::from_millis(50),
-            timeout: Duration::from_millis(200),
-        });
+        let responder = hookbot_tunnel::Responder::new(endpoint).keep_alive(keep_alive);
         let service = service_fn(async |_| Ok::<_, Infallible>(Response::new(whole(""))));
         let running = tokio::spawn(async move {
             let _ = responder.run(service, Default::default(), drop).await;
@@ -366,10 +369,7 @@ async fn a_body_that_stands_still_is_given_up() {
     stream.write_all(head.as_bytes()).await.unwrap();
     // Until neither the target nor anybody on the way takes more.
     let piece = [0; 64 << 10];
-    while timeout(Duration::from_millis(200), stream.write_all(&piece))
-        .await
-        .is_ok()
-    {}
+    while let Ok(Ok(())) = timeout(Duration::from_millis(200), stream.write_all(&piece)).await {}
     let (mut reader, writer) = stream.into_split();
     writer.forget();
     timeout(PATIENCE, is_gone.recv())
@@ -401,7 +401,7 @@ async fn a_body_that_stands_still_is_given_up() {
 #[tokio::test]
 async fn an_answer_that_stands_still_is_cut_off() {
     let server = TestServer::start_with(Options::settings(|settings| {
-        settings.calls.idle_timeout = Duration::from_millis(200);
+        settings.calls.idle_timeout = Duration::from_secs(1);
     }))
     .await;
     let (sender, body) = fed();
@@ -416,7 +416,7 @@ async fn an_answer_that_stands_still_is_cut_off() {
     for _ in 0..4 {
         sender.send(data("x")).await.unwrap();
         assert!(answer.frame().await.unwrap().is_ok());
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
     let end = timeout(PATIENCE, answer.frame()).await.unwrap();
     assert!(end.unwrap().is_err(), "it does not look whole");
@@ -432,10 +432,7 @@ async fn a_frozen_responder_is_found_out_and_its_calls_fail() {
     assert_eq!(defaults.interval, Duration::from_secs(20));
     assert_eq!(defaults.timeout, Duration::from_secs(30));
     let server = TestServer::start_with(Options::settings(|settings| {
-        settings.calls.keep_alive = KeepAlive {
-            interval: Duration::from_millis(50),
-            timeout: Duration::from_millis(200),
-        };
+        settings.calls.keep_alive = HASTY;
     }))
     .await;
     let token = format!("Bearer {}", token("/"));
@@ -456,7 +453,7 @@ async fn a_frozen_responder_is_found_out_and_its_calls_fail() {
 
 #[tokio::test]
 async fn a_frozen_broker_is_found_out_by_its_responder() {
-    let mut frozen = Broker::start().await;
+    let mut frozen = Broker::start(HASTY).await;
     // It does not answer pings any more, and the responder leaves.
     let mut left = false;
     while let Ok(Some(Ok(message))) = timeout(PATIENCE, frozen.socket.next()).await {

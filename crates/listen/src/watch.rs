@@ -115,7 +115,7 @@ mod tests {
     fn hasty(mut endpoint: Endpoint) -> Endpoint {
         endpoint.timing.ping = Duration::from_millis(20);
         endpoint.timing.ping_jitter = Duration::from_millis(5);
-        endpoint.timing.silence = Duration::from_millis(300);
+        endpoint.timing.silence = Duration::from_secs(1);
         endpoint
     }
 
@@ -234,7 +234,7 @@ mod tests {
             let raw = peer.get_mut();
             raw.write_all(b"\x82\x0a").await.unwrap();
             for byte in b"0123456789" {
-                tokio::time::sleep(Duration::from_millis(60)).await;
+                tokio::time::sleep(Duration::from_millis(150)).await;
                 raw.write_all(&[*byte]).await.unwrap();
             }
         };

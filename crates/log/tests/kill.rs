@@ -46,7 +46,10 @@ async fn what_was_acknowledged_is_there_after_the_process_was_killed() {
     }
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = std::collections::BTreeMap::new();
-    for round in 0..ROUNDS {
+    for round in 0.. {
+        if round >= ROUNDS && acknowledged.len() > 100 {
+            break;
+        }
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--nocapture", "--test-threads=1"])
             .env(CHILD, folder.path())
@@ -63,8 +66,9 @@ async fn what_was_acknowledged_is_there_after_the_process_was_killed() {
             });
             parsed.collect::<Vec<_>>()
         });
-        // Some are killed before they have begun.
-        std::thread::sleep(Duration::from_millis(20 + round * 17 % 150));
+        // Some are killed before they have begun, and where these are too many they live longer.
+        let life = 20 + round * 17 % 150 + round / ROUNDS * 200;
+        std::thread::sleep(Duration::from_millis(life));
         child.kill().unwrap();
         child.wait().unwrap();
         for (offset, body) in listening.join().unwrap() {
@@ -91,8 +95,7 @@ async fn what_was_acknowledged_is_there_after_the_process_was_killed() {
             }
         }
     }
-    println!("{} acknowledged in {ROUNDS} lives", acknowledged.len());
-    assert!(acknowledged.len() > 100);
+    println!("{} acknowledged", acknowledged.len());
     assert!(found.keys().copied().eq(1..log.bounds().next.0), "no hole");
     for (offset, body) in acknowledged {
         // The last line of a life may be cut short.

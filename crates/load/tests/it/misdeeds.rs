@@ -78,7 +78,7 @@ async fn whatever_goes_wrong_where_subscribers_resume_is_counted() {
     ] {
         let url = ForgetfulServer::start(memory).await;
         let line = "resume --subscribers 3 --publishers 1 --times 4 --rate 500 --duration 400ms";
-        let report = load(&format!("{line} --patience 1s --url {url}")).await;
+        let report = load(&format!("{line} --patience 3s --url {url}")).await;
         let row = only(&report);
         let [lost, duplicates, reordered, damaged, gaps, resumed] = [
             "lost",
