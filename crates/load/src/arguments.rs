@@ -73,39 +73,16 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) fn run(&self) -> &RunArgs {
+    /// What it is called, how it is run, and where the server is, if there is one.
+    pub(crate) fn parts(&self) -> (&'static str, &RunArgs, Option<&TargetArgs>) {
         match self {
-            Self::Fanout(args) => &args.run,
-            Self::Publish(args) => &args.run,
-            Self::Idle(args) => &args.run,
-            Self::Slow(args) => &args.run,
-            Self::Resume(args) => &args.run,
-            Self::Growth(args) => &args.run,
-            Self::Floor(args) => &args.run,
-        }
-    }
-
-    pub(crate) fn target(&self) -> Option<&TargetArgs> {
-        match self {
-            Self::Fanout(args) => Some(&args.target),
-            Self::Publish(args) => Some(&args.target),
-            Self::Idle(args) => Some(&args.target),
-            Self::Slow(args) => Some(&args.target),
-            Self::Resume(args) => Some(&args.target),
-            Self::Growth(args) => Some(&args.target),
-            Self::Floor(_) => None,
-        }
-    }
-
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Fanout(_) => "fanout",
-            Self::Publish(_) => "publish",
-            Self::Idle(_) => "idle",
-            Self::Slow(_) => "slow",
-            Self::Resume(_) => "resume",
-            Self::Growth(_) => "growth",
-            Self::Floor(_) => "floor",
+            Self::Fanout(args) => ("fanout", &args.run, Some(&args.target)),
+            Self::Publish(args) => ("publish", &args.run, Some(&args.target)),
+            Self::Idle(args) => ("idle", &args.run, Some(&args.target)),
+            Self::Slow(args) => ("slow", &args.run, Some(&args.target)),
+            Self::Resume(args) => ("resume", &args.run, Some(&args.target)),
+            Self::Growth(args) => ("growth", &args.run, Some(&args.target)),
+            Self::Floor(args) => ("floor", &args.run, None),
         }
     }
 }

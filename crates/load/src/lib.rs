@@ -65,12 +65,13 @@ pub use row::Row;
 /// When it ends before it has figures. Losses are figures.
 pub async fn run(cli: &Cli) -> Result<Report, Failure> {
     let command = &cli.command;
-    let session = match command.target() {
+    let (name, how, target) = command.parts();
+    let session = match target {
         Some(args) => Some(Session::begin(args).await?),
         None => None,
     };
     let mut rounds = Vec::new();
-    for _ in 0..command.run().rounds {
+    for _ in 0..how.rounds {
         rounds.push(match (command, &session) {
             (Command::Fanout(args), Some(session)) => vec![fanout::round(args, session).await?],
             (Command::Publish(args), Some(session)) => vec![publish::round(args, session).await?],
@@ -82,7 +83,7 @@ pub async fn run(cli: &Cli) -> Result<Report, Failure> {
             (_, None) => unreachable!("every other command has a server"),
         });
     }
-    Ok(Report::new(command.name(), &command.run().label, rounds))
+    Ok(Report::new(name, &how.label, rounds))
 }
 
 /// The program: runs what its arguments say, prints what it found, and says how it went.
@@ -101,7 +102,7 @@ pub fn main() -> ExitCode {
 
 /// Whether nothing went wrong that should not.
 fn run_and_print(cli: &Cli) -> Result<bool, Failure> {
-    let args = cli.command.run();
+    let (_, args, _) = cli.command.parts();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(args.threads()).enable_all().build();
     let runtime = runtime.map_err(|cause| Failure::Local("cannot start threads", cause))?;

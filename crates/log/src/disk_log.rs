@@ -416,7 +416,7 @@ pub(crate) fn lock(folder: &Path) -> Result<File, OpenError> {
         .mode(0o600);
     let file = options
         .open(folder.join(LOCK))
-        .map_err(OpenError::io(LOCK))?;
+        .map_err(OpenError::io(folder.join(LOCK).display().to_string()))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse {

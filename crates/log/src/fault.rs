@@ -258,7 +258,9 @@ impl Disk for FaultDisk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let state = &mut *self.state();
-        if state.plan.is_some_and(|(at, fault)| fault == Fault::Descriptors && state.calls + 1 >= at)
+        if state
+            .plan
+            .is_some_and(|(at, fault)| fault == Fault::Descriptors && state.calls + 1 >= at)
         {
             state.plan = None;
             return Err(Errno::MFILE.into());

@@ -295,18 +295,10 @@ impl Tip {
             time: micros(std::time::SystemTime::now()),
             durable,
         };
-        let name = header.place.log_name();
-        let seed = header.place.seed(meta);
-        let file = begin(disk, &header, seed)
+        begin(disk, &header, header.place.seed(meta))
             .map_err(io::Error::from)
-            .map_err(OpenError::io(&name))?;
-        let scan = Scan::new(&*file, &header, seed, meta).map_err(OpenError::io(name))?;
-        Ok(Self {
-            header,
-            seed,
-            file,
-            scan,
-        })
+            .map_err(OpenError::io(header.place.log_name()))?;
+        Self::read(disk, meta, header.place)
     }
 
     /// The last offset of the lane.

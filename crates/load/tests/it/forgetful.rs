@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::request::Request;
+use crate::request::{Request, listen};
 
 /// What is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +37,11 @@ impl ForgetfulServer {
             memory,
             topics: Mutex::default(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let server = server.clone();
-                // Clients hang up as they like.
-                tokio::spawn(async move { server.serve(stream).await.is_ok() });
-            }
-        });
-        format!("http://{address}")
+        listen(move |stream| {
+            let server = server.clone();
+            async move { server.serve(stream).await }
+        })
+        .await
     }
 
     async fn serve(&self, stream: TcpStream) -> io::Result<()> {

@@ -1,9 +1,25 @@
-//! As much of HTTP as this crate's clients speak.
+//! As much of HTTP as this crate's clients speak, and where they speak it.
 
 use std::io;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Serves whoever connects, for as long as the runtime lives; where that is.
+pub(crate) async fn listen<Serving: Future<Output = io::Result<()>> + Send + 'static>(
+    serve: impl Fn(TcpStream) -> Serving + Send + 'static,
+) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Clients hang up as they like.
+            let serving = serve(stream);
+            tokio::spawn(async move { serving.await.is_ok() });
+        }
+    });
+    format!("http://{address}")
+}
 
 /// What a client asked for.
 pub(crate) struct Request {

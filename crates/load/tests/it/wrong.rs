@@ -9,10 +9,10 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::request::Request;
+use crate::request::{Request, listen};
 
 /// What happens to every tenth message, but is done right to the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,16 +59,11 @@ impl WrongServer {
             subscribers: Mutex::default(),
             held: Mutex::default(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let server = server.clone();
-                // Clients hang up as they like.
-                tokio::spawn(async move { server.serve(stream).await.is_ok() });
-            }
-        });
-        format!("http://{address}")
+        listen(move |stream| {
+            let server = server.clone();
+            async move { server.serve(stream).await }
+        })
+        .await
     }
 
     async fn serve(&self, stream: TcpStream) -> io::Result<()> {
