@@ -10,7 +10,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use super::deliveries::Board;
 use super::log_metrics::LogMetrics;
@@ -90,97 +90,58 @@ impl Metrics {
         token_uses: &TokenUses,
         deliveries: Board,
     ) -> Self {
-        let publishes = Family::<Space, Counter>::default();
+        let mut registry = Registry::with_prefix("hookbot");
+        let own = &mut registry;
+        let publishes: Family<Space, Counter> = new(own, "publishes", "Messages published");
         let by_trust = [Answer::No, Answer::Yes];
         let metrics = Self {
-            registry: Registry::default(),
             publishes: by_trust.map(|trusted| publishes.get_or_create_owned(&Space { trusted })),
-            published_bytes: Counter::default(),
-            duplicates: Counter::default(),
-            refusals: Family::default(),
-            deliveries: Counter::default(),
-            subscribers: Family::default(),
-            resumes: Counter::default(),
-            gaps: Counter::default(),
-            routed: Family::default(),
-            parked: Family::default(),
-            not_routed: Family::default(),
-            config_reloads: Counter::default(),
-            config_reload_failures: Counter::default(),
-            calls: Family::default(),
-            calls_in_flight: Gauge::default(),
-            responders: Gauge::default(),
+            published_bytes: new(own, "published_bytes", "Bytes of their bodies"),
+            duplicates: new(
+                own,
+                "duplicates",
+                "Deliveries that had been published before",
+            ),
+            refusals: new(own, "refusals", "Requests refused"),
+            deliveries: new(
+                own,
+                "deliveries",
+                "Messages handed to subscribers' connections",
+            ),
+            subscribers: new(own, "subscribers", "Subscribers connected"),
+            resumes: new(
+                own,
+                "resumes",
+                "Subscriptions that began at a place in the log",
+            ),
+            gaps: new(own, "gaps", "Subscribers that missed messages"),
+            routed: new(own, "routed", "Messages that a router has published"),
+            parked: new(
+                own,
+                "parked",
+                "Messages that a router could not route and has put aside",
+            ),
+            not_routed: new(
+                own,
+                "not_routed",
+                "Messages that a router did not trust or understand",
+            ),
+            config_reloads: new(
+                own,
+                "config_reloads",
+                "Changes of the configuration that were taken",
+            ),
+            config_reload_failures: new(
+                own,
+                "config_reload_failures",
+                "Changes of the configuration that were wrong and not taken",
+            ),
+            calls: new(own, "calls", "Calls that are over"),
+            calls_in_flight: new(own, "calls_in_flight", "Calls that are not over"),
+            responders: new(own, "responders", "Responders connected"),
+            registry: Registry::default(),
         };
-        let mut registry = Registry::with_prefix("hookbot");
-        registry.register("publishes", "Messages published", publishes);
-        registry.register(
-            "published_bytes",
-            "Bytes of their bodies",
-            metrics.published_bytes.clone(),
-        );
-        registry.register(
-            "duplicates",
-            "Deliveries that had been published before",
-            metrics.duplicates.clone(),
-        );
-        registry.register("refusals", "Requests refused", metrics.refusals.clone());
-        registry.register(
-            "deliveries",
-            "Messages handed to subscribers' connections",
-            metrics.deliveries.clone(),
-        );
-        registry.register(
-            "subscribers",
-            "Subscribers connected",
-            metrics.subscribers.clone(),
-        );
-        registry.register(
-            "resumes",
-            "Subscriptions that began at a place in the log",
-            metrics.resumes.clone(),
-        );
-        registry.register(
-            "gaps",
-            "Subscribers that missed messages",
-            metrics.gaps.clone(),
-        );
         token_uses.register(&mut registry);
-        registry.register(
-            "routed",
-            "Messages that a router has published",
-            metrics.routed.clone(),
-        );
-        registry.register(
-            "parked",
-            "Messages that a router could not route and has put aside",
-            metrics.parked.clone(),
-        );
-        registry.register(
-            "not_routed",
-            "Messages that a router did not trust or understand",
-            metrics.not_routed.clone(),
-        );
-        registry.register(
-            "config_reloads",
-            "Changes of the configuration that were taken",
-            metrics.config_reloads.clone(),
-        );
-        registry.register(
-            "config_reload_failures",
-            "Changes of the configuration that were wrong and not taken",
-            metrics.config_reload_failures.clone(),
-        );
-        registry.register("calls", "Calls that are over", metrics.calls.clone());
-        registry.register(
-            "calls_in_flight",
-            "Calls that are not over",
-            metrics.calls_in_flight.clone(),
-        );
-        registry.register(
-            "responders",
-            "Responders connected",
-            metrics.responders.clone(),
-        );
         registry.register_collector(Box::new(LogMetrics(broker)));
         registry.register_collector(Box::new(SourceMetrics(book)));
         registry.register_collector(Box::new(deliveries));
@@ -222,6 +183,13 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+/// A metric that is shown by this name.
+fn new<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 /// A subscriber that is counted as long as this lives.
