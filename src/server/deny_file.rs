@@ -33,10 +33,13 @@ impl DenyFile {
     /// Applies what the file says whenever it changes, until dropped. A file that can't be used is
     /// logged, and what was revoked stays so.
     pub(super) async fn watch(mut self, control: Control) {
+        let mut last = self.seen;
         loop {
             tokio::time::sleep(WATCH_INTERVAL).await;
             let now = Fingerprint::of(&self.file);
-            if now == self.seen {
+            // What is half written would give back what is still to be in it.
+            let is_at_rest = std::mem::replace(&mut last, now) == now;
+            if now == self.seen || !is_at_rest {
                 continue;
             }
             self.seen = now;
@@ -63,7 +66,7 @@ fn read(file: &Path) -> Result<DenyList, DenyFileError> {
 }
 
 /// How often the file is looked at: whoever is revoked is out within a second.
-const WATCH_INTERVAL: Duration = Duration::from_millis(300);
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why a deny list can't be had. Shows nothing of what is in it.
 #[derive(Debug, thiserror::Error)]

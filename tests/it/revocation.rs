@@ -1,4 +1,5 @@
 use std::cell::Cell;
+use std::io::Write;
 use std::time::Duration;
 
 use hookbot_protocol::{DenyList, Scope};
@@ -111,6 +112,26 @@ async fn the_file_of_revoked_tokens_takes_effect_within_a_second() {
     assert!(tick * ticks.get() < Duration::from_secs(1));
     server.publish("t", "on").await;
     assert_eq!(bob.next().await, "on");
+}
+
+#[tokio::test]
+async fn a_list_that_is_half_written_gives_nothing_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("denied");
+    std::fs::write(&path, "ada\n").unwrap();
+    let deny_file = path.clone();
+    let server = TestServer::start_with(Options::settings(|settings| {
+        settings.deny_file = Some(deny_file);
+    }))
+    .await;
+    let ada = named("/sub/", "ada");
+    // Whoever writes it anew takes his time before he comes to her.
+    let mut file = std::fs::File::create(&path).unwrap();
+    for _ in 0..50 {
+        writeln!(file, "# people who have left").unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(subscribe(&server, &ada, "").await.is_err());
+    }
 }
 
 #[tokio::test]
