@@ -13,7 +13,7 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, SpanError> {
         match humantime::parse_duration(text) {
-            Ok(span) if !span.is_zero() => Ok(Self(span)),
+            Ok(span) if !span.is_zero() && span <= MAX => Ok(Self(span)),
             _ => Err(SpanError),
         }
     }
@@ -24,6 +24,9 @@ impl fmt::Display for Span {
         humantime::format_duration(self.0).fmt(f)
     }
 }
+
+/// A thousand years: what is added to a time must still be one.
+const MAX: Duration = Duration::from_secs(1_000 * 31_557_600);
 
 /// The text is not a length of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +42,8 @@ mod tests {
         assert_eq!("90s".parse(), Ok(Span(Duration::from_secs(90))));
         assert_eq!("30d".parse(), Ok(Span(Duration::from_secs(30 * 86_400))));
         assert_eq!(Span(Duration::from_secs(90)).to_string(), "1m 30s");
-        for text in ["", "5", "0s", "-1s", "soon"] {
+        assert!("1000y".parse::<Span>().is_ok());
+        for text in ["", "5", "0s", "-1s", "soon", "1001y"] {
             assert_eq!(text.parse::<Span>(), Err(SpanError), "{text:?}");
         }
     }

@@ -18,8 +18,8 @@ pub struct TokensTable {
     #[cfg_attr(test, schemars(with = "Vec<String>"))]
     pub deny: DenyList,
 
-    /// A file of such tokens, one a line. Read again when it changes; connections that a token on
-    /// it has opened are closed within a second.
+    /// A file of tokens that are revoked, one a line. Read again when it changes; connections that
+    /// such a token has opened are closed within a second.
     #[arg(
         long,
         env = "HOOKBOT_DENY_FILE",
