@@ -11,6 +11,7 @@ use hookbot_broker::Broker;
 use hookbot_log::{Bounds, DiskLog, Log, MemoryLog, Options};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -80,7 +81,7 @@ enum RouterName {
     Github,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Messages")]
 struct StorageArgs {
     /// Where messages are kept; by default hookbot in the system's folder for state. One server
@@ -154,10 +155,15 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
     let runtime = runtime.enable_all().build();
     runtime.context("cannot start")?.block_on(async {
         // Before anybody can know that it listens, so that no signal is missed.
-        let signals = Signals::new()?;
+        let mut signals = Signals::new()?;
         let listeners = bind(&args.bind).await?;
         // Those who come while it is read are patient.
-        let (log, data_dir) = args.storage.open(server.retain)?;
+        let opening = args.storage.open_aside(server.retain);
+        let Some(opened) = signals.unless_stopped(opening).await else {
+            info!("stopped before the log was open");
+            return Ok(());
+        };
+        let (log, data_dir) = opened?;
         let settings = Settings {
             data_dir,
             ..settings
@@ -188,9 +194,20 @@ pub(super) fn run(global: &GlobalArgs, args: &ServeArgs) -> Result<(), Failure> 
     })
 }
 
+/// The log, and its folder if it has one.
+type Opened = (Arc<dyn Log>, Option<PathBuf>);
+
 impl StorageArgs {
-    /// The log, and its folder if it has one.
-    fn open(&self, retain: Option<Retain>) -> Result<(Arc<dyn Log>, Option<PathBuf>), Failure> {
+    /// Opens the log on a thread that need not be waited for: what it does to the folder may end
+    /// anywhere, as it may in a crash.
+    async fn open_aside(&self, retain: Option<Retain>) -> Result<Opened, Failure> {
+        let (done, opened) = oneshot::channel();
+        let own = self.clone();
+        std::thread::spawn(move || done.send(own.open(retain)));
+        opened.await.context("the log could not be opened")?
+    }
+
+    fn open(&self, retain: Option<Retain>) -> Result<Opened, Failure> {
         let retain = retain.unwrap_or_default();
         if self.memory {
             info!("messages are kept in memory and will be gone after a restart");
@@ -371,6 +388,15 @@ impl Signals {
         })
     }
 
+    /// Does something that may be left half done, unless the program is told to stop before.
+    async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            _ = self.terminate.recv() => None,
+            _ = self.interrupt.recv() => None,
+        }
+    }
+
     /// Stops at the first signal, at once at the second, and reloads at a hang-up.
     async fn obey(mut self, stop: CancellationToken, reload: Arc<Reload>) {
         loop {
@@ -388,6 +414,28 @@ impl Signals {
                 std::process::exit(130);
             }
             stop.cancel();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    #[tokio::test]
+    async fn a_server_that_is_still_starting_can_be_stopped() {
+        let mut signals = Signals::new().unwrap();
+        assert_eq!(
+            signals.unless_stopped(async { "started" }).await,
+            Some("started")
+        );
+        for signal in [Signal::TERM, Signal::INT] {
+            kill_process(getpid(), signal).unwrap();
+            assert_eq!(
+                signals.unless_stopped(std::future::pending::<()>()).await,
+                None
+            );
         }
     }
 }

@@ -254,14 +254,15 @@ impl AsyncWrite for HeadGuard {
             this.enter(Stage::Lingering, this.patience.linger);
         }
         let mut space = [0; 4_096];
-        loop {
+        // Looked at first, for who never pauses must not be read for ever.
+        while this.poll_due(context).is_pending() {
             let mut buffer = ReadBuf::new(&mut space);
-            match Pin::new(&mut this.transport).poll_read(context, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                Poll::Ready(_) => return Poll::Ready(Ok(())),
-                Poll::Pending => return this.poll_due(context).map(Ok),
+            let read = ready!(Pin::new(&mut this.transport).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
             }
         }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -83,7 +83,7 @@ enum Inner {
 }
 
 impl Listener {
-    /// Binds an address. A name is bound at every address it has on this machine.
+    /// Binds an address. A name is bound at every address of it that this machine has.
     ///
     /// # Errors
     ///
@@ -95,10 +95,7 @@ impl Listener {
             Bind::Tcp {
                 host: Some(host),
                 port,
-            } => {
-                let addresses = tokio::net::lookup_host((host.as_str(), *port)).await?;
-                addresses.map(bind_tcp).collect()
-            }
+            } => bind_each(tokio::net::lookup_host((host.as_str(), *port)).await?),
         }
     }
 
@@ -178,6 +175,29 @@ fn bind_everywhere(port: u16) -> io::Result<Listener> {
     }
 }
 
+/// Binds those of a name's addresses that this machine has: `localhost` may be both loopbacks where
+/// there is no IPv6.
+fn bind_each(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<Vec<Listener>> {
+    let mut bound = Vec::new();
+    let mut absent = None;
+    for address in addresses {
+        match bind_tcp(address) {
+            Ok(listener) => bound.push(listener),
+            Err(error) if is_absent(&error) => absent = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match absent {
+        Some(error) if bound.is_empty() => Err(error),
+        _ => Ok(bound),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    let no_such_family = Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error());
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == no_such_family
+}
+
 fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
@@ -222,6 +242,19 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Bind>(), Err(BindSyntax), "{text:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_bound_where_this_machine_has_it() {
+        // Reserved for documentation, so nobody has it.
+        let [elsewhere, here] = [[192, 0, 2, 1], [127, 0, 0, 1]].map(|ip| (ip, 0).into());
+        assert_eq!(bind_each([elsewhere, here].into_iter()).unwrap().len(), 1);
+        let error = bind_each([elsewhere].into_iter()).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let both = [here, taken.local_addr().unwrap()];
+        let error = bind_each(both.into_iter()).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]
