@@ -1,11 +1,9 @@
 //! `hookbot completion`: what a shell needs to complete a command line.
 
-use std::io;
-
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Cli, Failure};
+use super::{Cli, Failure, output};
 
 /// Prints a completion script.
 ///
@@ -18,7 +16,7 @@ pub(super) struct CompletionArgs {
 }
 
 pub(super) fn run(args: &CompletionArgs) -> Result<(), Failure> {
-    let mut command = Cli::command();
-    clap_complete::generate(args.shell, &mut command, "hookbot", &mut io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "hookbot", &mut script);
+    output::write(&script)
 }

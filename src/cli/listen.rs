@@ -71,7 +71,7 @@ pub(super) struct ListenArgs {
 pub(super) fn run(args: &ListenArgs) -> Result<(), Failure> {
     let endpoint = endpoint(args)?;
     let mut received = 0;
-    block_on(async {
+    let done = block_on(async {
         let limit = args.timeout.map_or(Duration::MAX, |Span(span)| span);
         match (
             timeout(limit, listen(args, endpoint, &mut received)).await,
@@ -86,7 +86,12 @@ pub(super) fn run(args: &ListenArgs) -> Result<(), Failure> {
                 )))
             }
         }
-    })
+    });
+    match done {
+        // There is no other end.
+        Err(Failure::Interrupted) if args.count.is_none() => Ok(()),
+        done => done,
+    }
 }
 
 fn endpoint(args: &ListenArgs) -> Result<Endpoint, Failure> {
@@ -215,8 +220,13 @@ async fn execute(command: &str, message: &Message) -> Result<bool, Failure> {
             // A command need not read what it is given.
             let _ = stdin.write_all(&message.payload).await;
         }
+        std::future::pending().await
     };
-    let (status, ()) = tokio::join!(child.wait(), feed);
+    let status = tokio::select! {
+        // Not even if somebody whom it has left behind holds its standard input.
+        status = child.wait() => status,
+        never = feed => never,
+    };
     let status = status.context("cannot wait for the command")?;
     if !status.success() {
         warn!(topic = message.topic, %status, "the command failed");

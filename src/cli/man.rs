@@ -1,13 +1,12 @@
 //! `hookbot man`: the manual pages.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_mangen::Man;
 
-use super::{Cli, Failure};
+use super::{Cli, Failure, output};
 
 /// Prints the manual page, or writes one a command.
 ///
@@ -24,10 +23,7 @@ pub(super) fn run(args: &ManArgs) -> Result<(), Failure> {
         Man::new(Cli::command())
             .render(&mut page)
             .context("cannot render the page")?;
-        io::stdout()
-            .write_all(&page)
-            .context("cannot write the page")?;
-        return Ok(());
+        return output::write(&page);
     };
     let context = || format!("cannot write manual pages to {}", folder.display());
     std::fs::create_dir_all(folder).with_context(context)?;

@@ -73,7 +73,8 @@ struct GlobalArgs {
         global = true,
         env = "HOOKBOT_LOG_FORMAT",
         value_enum,
-        default_value_t
+        default_value_t,
+        help_heading = "Logging"
     )]
     log_format: LogFormat,
 }
@@ -139,6 +140,9 @@ enum Failure {
     /// The last target has said that it wants no more.
     #[error("every target has answered 410 Gone, so there is nobody left to forward to")]
     Gone,
+    /// Somebody pressed Ctrl-C before it was done.
+    #[error("interrupted")]
+    Interrupted,
     /// Everything else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -156,6 +160,7 @@ impl Failure {
             Self::Config(_) => 7,
             Self::Missing(_) => 8,
             Self::Gone => 9,
+            Self::Interrupted => 130,
         }
     }
 }
@@ -203,16 +208,17 @@ impl From<hookbot_listen::Error> for Failure {
 /// How every command's help ends.
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  failed, for example because the port is taken
-  2  wrong arguments, a missing key or a malformed URL
-  3  the server refused, for example because of the token, or verify did
-  4  the server can't be reached or was lost
-  5  not done within --timeout
-  6  messages on disk are damaged
-  7  the configuration file is wrong
-  8  reconcile found that deliveries were missing
-  9  every target of forward is gone (410)";
+    0  done
+    1  failed, for example because the port is taken
+    2  wrong arguments, a missing key or a malformed URL
+    3  the server refused, for example because of the token, or verify did
+    4  the server can't be reached or was lost
+    5  not done within --timeout, or --within
+    6  messages on disk are damaged
+    7  the configuration file is wrong
+    8  reconcile found that deliveries were missing
+    9  every target of forward is gone (410)
+  130  interrupted before it was done, or told to stop a second time";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -230,6 +236,8 @@ pub fn main() -> ExitCode {
     start_log(cli.global.log_format);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
+        // Who presses Ctrl-C need not be told.
+        Err(failure @ Failure::Interrupted) => failure.code().into(),
         Err(failure @ Failure::Missing(_)) => {
             anstream::eprintln!("{failure}");
             failure.code().into()

@@ -66,7 +66,7 @@ fn usage(error: hookbot_listen::Error) -> Failure {
     Failure::Usage(error.into())
 }
 
-/// Runs a command's work on this thread, until it is done or somebody presses Ctrl-C.
+/// Runs a command's work on this thread, unless somebody presses Ctrl-C before it is done.
 pub(super) fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -74,7 +74,7 @@ pub(super) fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Resul
     runtime.context("cannot start")?.block_on(async {
         tokio::select! {
             done = work => done,
-            _ = tokio::signal::ctrl_c() => Ok(()),
+            _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted),
         }
     })
 }

@@ -40,7 +40,11 @@ pub(super) fn run(global: &GlobalArgs, args: &RouteGithubArgs) -> Result<(), Fai
         .remote
         .endpoint(&format!("{base}/pub/github.com/repo"))?;
     let publisher = publisher.header("Authorization", &format!("Bearer {}", token.expose()))?;
-    block_on(route(router, monitor, Publisher::new(publisher)))
+    match block_on(route(router, monitor, Publisher::new(publisher))) {
+        // There is no other end.
+        Err(Failure::Interrupted) => Ok(()),
+        done => done,
+    }
 }
 
 /// The router, if there is a secret: without one it would trust everybody.

@@ -20,6 +20,7 @@ mod canaries;
 mod channel_calls;
 mod channel_limits;
 mod channels;
+mod commands;
 mod configuration;
 mod corpus;
 mod dead;
