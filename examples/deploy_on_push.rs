@@ -44,7 +44,7 @@ async fn main() -> Result<()> {
             Err(error) if error.is_refusal() => return Err(error.into()),
             // Once the connection is back, the pushes that came meanwhile come first.
             Err(error) => {
-                eprintln!("{error}, reconnecting");
+                eprintln!("{:#}, reconnecting", anyhow::Error::from(error));
                 continue;
             }
         };

@@ -25,8 +25,8 @@ async fn main() -> Result<()> {
             }
             // A wrong token does not become right by trying again.
             Err(error) if error.is_refusal() => return Err(error.into()),
-            // What is published before the connection is back does not arrive here.
-            Err(error) => eprintln!("{error}, reconnecting"),
+            // Once the connection is back, what came meanwhile comes first.
+            Err(error) => eprintln!("{:#}, reconnecting", anyhow::Error::from(error)),
         }
     }
     Ok(())
