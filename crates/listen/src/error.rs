@@ -214,6 +214,17 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_says_what_became_of_the_messages() {
+        let gap = GapNotice {
+            asked: "e.1".to_owned(),
+            oldest: "e.5".to_owned(),
+            reason: GapReason::Trimmed,
+        };
+        let text = "messages after e.1 are missing: they are no longer kept";
+        assert_eq!(Error::from(gap).to_string(), text);
+    }
+
+    #[test]
     fn only_what_does_not_heal_is_a_refusal() {
         for (status, refusal) in [
             (401, true),

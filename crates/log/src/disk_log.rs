@@ -445,10 +445,13 @@ const BATCH: usize = 256;
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
     use std::thread::sleep;
 
     use tokio::task::JoinSet;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::fault::FaultDisk;
@@ -472,5 +475,27 @@ mod tests {
         reads.join_all().await;
         let [_, most] = &*reading;
         assert!(most.load(Ordering::Relaxed) <= READERS, "{most:?}");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_look_what_was_read_keeps_nobody_waiting() {
+        let disk = Arc::new(FaultDisk::new(1));
+        let log = DiskLog::open_on(disk, Options::default(), None).unwrap();
+        let all = u32::try_from(READERS).unwrap();
+        let turns = log.store.readers.clone().acquire_many_owned(all).await;
+        let mut asleep: Vec<_> = (0..READERS)
+            .map(|_| Box::pin(log.store.clone().read(|_| ())))
+            .collect();
+        poll_fn(|context| {
+            for reading in &mut asleep {
+                assert!(reading.as_mut().poll(context).is_pending());
+            }
+            Poll::Ready(())
+        })
+        .await;
+        drop(turns);
+        let reading = log.store.clone().read(|_| ());
+        let read = timeout(Duration::from_secs(10), reading).await;
+        assert_eq!(read, Ok(Some(())), "nobody comes to his turn");
     }
 }

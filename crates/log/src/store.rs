@@ -30,7 +30,7 @@ pub(crate) struct Store {
     newest: Mutex<Newest>,
     /// Messages came, for the tail.
     pub(crate) appended: Notify,
-    readers: Arc<Semaphore>,
+    pub(crate) readers: Arc<Semaphore>,
     pub(crate) counters: Counters,
     failed: AtomicBool,
     opened: Instant,
@@ -67,12 +67,17 @@ impl Store {
         self: Arc<Self>,
         read: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Option<T> {
-        let turn = self.readers.clone().acquire_owned().await;
-        let reading = spawn_blocking(move || {
-            let _turn = turn;
-            read(&self)
+        let turns = self.readers.clone();
+        // In a task of its own, for who waits may look late, and must not hold a turn until then.
+        let reading = tokio::spawn(async move {
+            let turn = turns.acquire_owned().await;
+            let reading = spawn_blocking(move || {
+                let _turn = turn;
+                read(&self)
+            });
+            reading.await.ok()
         });
-        reading.await.ok()
+        reading.await.ok().flatten()
     }
 
     pub(crate) fn newest(&self) -> MutexGuard<'_, Newest> {
