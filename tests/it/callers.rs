@@ -158,8 +158,23 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    serves_at(endpoint(server, path), service, change).await
+}
+
+pub(crate) async fn serves_at<S, B>(
+    endpoint: Endpoint,
+    service: S,
+    change: impl FnOnce(Responder) -> Responder,
+) -> Answers
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     let connected = Arc::new(Notify::new());
-    let responder = change(Responder::new(endpoint(server, path)).first_pause(MOMENT));
+    let responder = change(Responder::new(endpoint).first_pause(MOMENT));
     let (sender, events) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let running = tokio::spawn({

@@ -64,5 +64,6 @@ mod target;
 mod tls;
 mod tokens;
 mod tunnel_command;
+mod tunnel_leaving;
 mod tunnel_model;
 mod tunnel_traps;

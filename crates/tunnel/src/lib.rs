@@ -47,6 +47,14 @@ pub const TUNNEL_V1: &str = "hookbot.tunnel.v1";
 /// Tells a responder where its calls come from.
 pub const CALL_URL: http::HeaderName = http::HeaderName::from_static("hookbot-call-url");
 
+/// The words that a broker knows, of those that are sent as text between the bytes of a tunnel.
+pub const WORDS: http::HeaderName = http::HeaderName::from_static("hookbot-words");
+
+/// A responder's word for: no new calls, and the broker ends the connection once it has all the
+/// answers. HTTP/2's own, GOAWAY, names the last call that will be answered, and one that is just
+/// on its way may be behind it.
+pub const LEAVING: &str = "leaving";
+
 /// The status with which a target has refused to become something else than HTTP, where it was one
 /// that HTTP/2 takes for a promise: a success.
 pub const REAL_STATUS: http::HeaderName = http::HeaderName::from_static("hookbot-status");

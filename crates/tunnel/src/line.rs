@@ -125,17 +125,24 @@ impl<B: CallBody> Upkeep<B> {
         poll_fn(|context| self.ends.poll_heard(context)).await;
     }
 
-    /// Hands calls over as long as the responder takes them. Those that were handed over go on
-    /// when this is done.
+    /// Hands calls over until the responder is gone, or says that it leaves. What was handed over
+    /// goes on when this is done, and so does what is still handed over, if [`Upkeep::finish`] is
+    /// awaited.
     pub async fn run(&mut self) {
-        poll_fn(|context| self.poll_dispatch(context)).await;
+        poll_fn(|context| {
+            if self.ends.poll_leaving(context).is_ready() {
+                return Poll::Ready(());
+            }
+            self.poll_dispatch(context)
+        })
+        .await;
     }
 
     /// Waits until every call is over and the connection closed. Whoever holds the [`Line`] holds
     /// this up, too.
     pub async fn finish(&mut self, code: CloseCode, reason: &'static str) {
         self.ends.explain(code, reason);
-        self.run().await;
+        poll_fn(|context| self.poll_dispatch(context)).await;
         poll_fn(|context| self.ends.poll_gone(context)).await;
     }
 
