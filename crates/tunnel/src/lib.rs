@@ -28,6 +28,7 @@ mod headers;
 mod line;
 mod relay;
 mod responder;
+mod sending;
 mod stream;
 mod target;
 mod tuning;
@@ -38,6 +39,7 @@ pub use hookbot_listen::Endpoint;
 pub use line::{BoxError, CallBody, CallError, Line, Upkeep};
 pub use relay::relay;
 pub use responder::{Event, Responder};
+pub use sending::sending;
 pub use target::{Answer, Target, TargetError, TargetSettings};
 pub use tuning::{KeepAlive, MAX_CALLS};
 
