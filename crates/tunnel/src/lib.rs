@@ -40,7 +40,7 @@ pub use line::{BoxError, CallBody, CallError, Line, Upkeep};
 pub use relay::relay;
 pub use responder::{Event, Responder};
 pub use sending::sending;
-pub use target::{Answer, Target, TargetError, TargetSettings};
+pub use target::{Answer, Target, TargetError, TargetSettings, Unanswered};
 pub use tuning::{KeepAlive, MAX_CALLS};
 
 /// The subprotocol that a responder asks for.
