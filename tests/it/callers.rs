@@ -96,6 +96,36 @@ where
     address
 }
 
+/// A target whose answer begins and never ends, and what it is told when it is given up.
+pub(crate) async fn endless(
+    framed: bool,
+) -> (SocketAddr, Arc<Notify>, mpsc::UnboundedReceiver<()>) {
+    let (gone, is_gone) = mpsc::unbounded_channel();
+    let more = Arc::new(Notify::new());
+    let wait = more.clone();
+    let address = target(move |_| {
+        let (gone, more) = (gone.clone(), wait.clone());
+        async move {
+            let (sender, body) = fed();
+            tokio::spawn(async move {
+                let _ = sender.send(data("begun")).await;
+                tokio::select! {
+                    () = sender.closed() => drop(gone.send(())),
+                    () = more.notified() => {}
+                }
+            });
+            let mut answer = Response::new(body);
+            if framed {
+                let length = "100".parse().unwrap();
+                answer.headers_mut().insert("content-length", length);
+            }
+            answer
+        }
+    })
+    .await;
+    (address, more, is_gone)
+}
+
 /// A responder in this process; it is gone when dropped.
 pub(crate) struct Answers {
     pub(crate) stop: CancellationToken,
