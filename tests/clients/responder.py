@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
+from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset
 from h2.settings import SettingCodes
 from websockets.asyncio.client import connect
 
@@ -22,6 +22,7 @@ SUBPROTOCOL = "hookbot.tunnel.v1"
 STREAM_WINDOW = 256 << 10
 CONNECTION_WINDOW = 2**31 - 1
 MAX_CALLS = 100
+MAX_MESSAGE = 1 << 20
 
 
 class Responder:
@@ -50,8 +51,7 @@ class Responder:
                 case StreamReset():
                     self.forget(event.stream_id)
                     print("taken back", flush=True)
-                case WindowUpdated():
-                    pass
+        # Any of it may have been what others waited for.
         for stream in list(self.waiting):
             self.go_on(stream)
 
@@ -70,15 +70,14 @@ class Responder:
             data, length = pieces[0]
             room = self.http.local_flow_control_window(stream)
             room = min(room, self.http.max_outbound_frame_size)
-            if data and room <= 0:
-                return
             if data:
+                if room <= 0:
+                    return
                 self.http.send_data(stream, data[:room])
-            if data[room:]:
                 pieces[0] = data[room:], length
-                continue
-            pieces.pop(0)
-            self.http.acknowledge_received_data(length, stream)
+            else:
+                pieces.pop(0)
+                self.http.acknowledge_received_data(length, stream)
         if stream in self.whole:
             self.http.end_stream(stream)
             self.forget(stream)
@@ -95,7 +94,7 @@ async def serve(url, trusted):
         "subprotocols": [SUBPROTOCOL],
         "additional_headers": {"Authorization": f"Bearer {parts.username}"},
         "compression": None,
-        "max_size": 1 << 20,
+        "max_size": MAX_MESSAGE,
     }
     if parts.scheme == "wss":
         options["ssl"] = ssl.create_default_context(cafile=trusted)
@@ -113,10 +112,9 @@ async def serve(url, trusted):
         await socket.send(responder.http.data_to_send())
         async for message in socket:
             responder.receive(message)
-            if data := responder.http.data_to_send():
-                # Messages may be up to 1 MiB.
-                for start in range(0, len(data), 1 << 20):
-                    await socket.send(data[start : start + (1 << 20)])
+            data = responder.http.data_to_send()
+            for start in range(0, len(data), MAX_MESSAGE):
+                await socket.send(data[start : start + MAX_MESSAGE])
         print("closed", socket.close_code, socket.close_reason, flush=True)
 
 

@@ -188,7 +188,8 @@ def test_a_tunnel_comes_back_when_nginx_was_killed(nginx, server, authority, cal
     assert reached.wait(DEADLINE)
     nginx.process.kill()
     caller.join()
-    assert (held[0].returncode, held[0].stdout) == (52, ""), "a call that was lost says so"
+    # Nothing that looks like an answer: it ended before there was one, or was reset.
+    assert held[0].returncode in (52, 56) and held[0].stdout == ""
     server.log.expect("responder gone")
     nginx.start(server)
     expect_connected(own, nginx)
