@@ -12,8 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::callers::{
-    MOMENT, answers, call, caller, endless, request, target, text, wait_for, wait_for_responders,
-    whole,
+    MOMENT, answers, call, caller, endless, request, target, text, wait_for_responders, whole,
 };
 use crate::support::{PATIENCE, TestServer, token};
 
