@@ -10,9 +10,13 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use hookbot_forward::{Saver, ScriptOptions};
-use hookbot_tunnel::{Answer, Endpoint, Event, Responder, Target, TargetSettings};
-use http::{HeaderName, HeaderValue, Request, Response};
+use hookbot_protocol::{Endpoint as Leads, Path};
+use hookbot_tunnel::{
+    Answer, Endpoint, Event, REAL_STATUS, Responder, Target, TargetSettings, Unanswered,
+};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::service::service_fn;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +51,12 @@ pub(super) struct TunnelArgs {
     host_header: Option<String>,
 
     /// Put this before the path of each call.
-    #[arg(long, value_name = "PATH", default_value = "")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "",
+        hide_default_value = true
+    )]
     path_prefix: String,
 
     /// How long the service may take to begin its answer. Without it, as long as the server waits.
@@ -168,6 +177,7 @@ impl TunnelArgs {
             let (name, value) = header(text)?;
             endpoint = endpoint.header(name, value).map_err(usage)?;
         }
+        self.check_path(&endpoint)?;
         if self.unsafe_is_ok {
             let (name, value) = UNSAFE_IS_OK;
             endpoint = endpoint.header(name, value).map_err(usage)?;
@@ -176,6 +186,21 @@ impl TunnelArgs {
             endpoint = endpoint.ca(&pem).map_err(usage)?;
         }
         Ok(endpoint)
+    }
+
+    /// Refuses what no server would ever agree to.
+    fn check_path(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+        let url: Result<Uri, _> = endpoint.public_url().parse();
+        let path = url.ok().and_then(|url| Path::parse(url.path()).ok());
+        let path = path.filter(|path| matches!(path.endpoint(), Leads::Answer(_)));
+        let reason = match path {
+            None => "the path of the server's URL has to be /answer/TOPIC",
+            Some(path) if path.is_unsafe() && !self.unsafe_is_ok => {
+                "anybody may call what answers below /unsafe/; allow that with --unsafe-is-ok"
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(Failure::Usage(anyhow!(reason)))
     }
 
     fn settings(&self) -> Result<TargetSettings, Failure> {
@@ -262,11 +287,13 @@ impl Report {
 
     /// Has the target answer, with a line about it.
     async fn answer(&self, target: &Target, call: Request<Incoming>) -> Response<Answer> {
+        let is_upgrade = call.extensions().get::<Protocol>().is_some();
         let mut line = Line {
             report: self,
-            method: call.method().to_string(),
+            method: method(call.method(), is_upgrade).to_string(),
             path: call.uri().path().to_owned(),
             status: None,
+            reason: None,
             began: Instant::now(),
         };
         let answer = match &self.saver {
@@ -277,7 +304,16 @@ impl Report {
                 target.answer(Request::from_parts(parts, body)).await
             }
         };
-        line.status = Some(answer.status().as_u16());
+        // Those of HTTP/2 stand for something else where a connection is to become something else.
+        let real = answer.headers().get(REAL_STATUS).filter(|_| is_upgrade);
+        line.status = Some(match answer.status().as_u16() {
+            200 if is_upgrade => 101,
+            status => real
+                .and_then(|real| real.to_str().ok()?.parse().ok())
+                .unwrap_or(status),
+        });
+        let reason = answer.extensions().get::<Unanswered>();
+        line.reason = reason.map(|Unanswered(reason)| reason.clone());
         answer
     }
 }
@@ -288,6 +324,8 @@ struct Line<'a> {
     method: String,
     path: String,
     status: Option<u16>,
+    /// Why it was not the service that answered, if it was not.
+    reason: Option<String>,
     began: Instant,
 }
 
@@ -298,17 +336,28 @@ impl Drop for Line<'_> {
             method,
             path,
             status,
+            reason,
             ..
         } = self;
         if self.report.json {
-            let line = serde_json::json!({
+            let mut line = serde_json::json!({
                 "method": method, "path": path, "status": status, "ms": ms,
             });
+            if let Some(reason) = reason {
+                line["error"] = reason.as_str().into();
+            }
             return print(&line.to_string());
         }
         let status = status.map_or_else(|| "given up".to_owned(), |status| status.to_string());
-        print(&format!("{method} {path} {status} {ms} ms"));
+        let reason = reason.as_ref().map(|reason| format!(": {reason}"));
+        let reason = reason.unwrap_or_default();
+        print(&format!("{method} {path} {status} {ms} ms{reason}"));
     }
+}
+
+/// The method that a call had when its caller sent it: HTTP/2 asks for upgrades by another.
+fn method(own: &Method, is_upgrade: bool) -> &Method {
+    if is_upgrade { &Method::GET } else { own }
 }
 
 /// Prints a line; that it can't be is no reason not to answer.

@@ -110,9 +110,9 @@ def clean(line):
 class Program:
     """A program that runs on while the test does something else."""
 
-    def __init__(self, command, *, tty=False, **env):
+    def __init__(self, command, *, tty=False, inherit=(), **env):
         self.command = [str(part) for part in command]
-        options = {"env": environment(env), "stdin": subprocess.PIPE}
+        options = {"env": environment(env), "stdin": subprocess.PIPE, "pass_fds": inherit}
         if tty:
             ours, theirs = pty.openpty()
             self._process = subprocess.Popen(

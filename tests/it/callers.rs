@@ -96,6 +96,36 @@ where
     address
 }
 
+/// A target whose answer begins and never ends, and what it is told when it is given up.
+pub(crate) async fn endless(
+    framed: bool,
+) -> (SocketAddr, Arc<Notify>, mpsc::UnboundedReceiver<()>) {
+    let (gone, is_gone) = mpsc::unbounded_channel();
+    let more = Arc::new(Notify::new());
+    let wait = more.clone();
+    let address = target(move |_| {
+        let (gone, more) = (gone.clone(), wait.clone());
+        async move {
+            let (sender, body) = fed();
+            tokio::spawn(async move {
+                let _ = sender.send(data("begun")).await;
+                tokio::select! {
+                    () = sender.closed() => drop(gone.send(())),
+                    () = more.notified() => {}
+                }
+            });
+            let mut answer = Response::new(body);
+            if framed {
+                let length = "100".parse().unwrap();
+                answer.headers_mut().insert("content-length", length);
+            }
+            answer
+        }
+    })
+    .await;
+    (address, more, is_gone)
+}
+
 /// A responder in this process; it is gone when dropped.
 pub(crate) struct Answers {
     pub(crate) stop: CancellationToken,
@@ -158,8 +188,23 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    serves_at(endpoint(server, path), service, change).await
+}
+
+pub(crate) async fn serves_at<S, B>(
+    endpoint: Endpoint,
+    service: S,
+    change: impl FnOnce(Responder) -> Responder,
+) -> Answers
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     let connected = Arc::new(Notify::new());
-    let responder = change(Responder::new(endpoint(server, path)).first_pause(MOMENT));
+    let responder = change(Responder::new(endpoint).first_pause(MOMENT));
     let (sender, events) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let running = tokio::spawn({

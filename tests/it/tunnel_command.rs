@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::callers::{call, data, fed, target, text, whole};
+use crate::callers::{call, data, fed, request, send, target, text, whole};
 use crate::support::{PATIENCE, TestServer, token};
 
 /// The command, and what it prints.
@@ -157,6 +157,49 @@ async fn the_command_ends_open_calls_before_it_stops() {
 }
 
 #[tokio::test]
+async fn a_line_says_what_the_caller_asked_and_why_there_was_no_answer() {
+    let server = TestServer::start().await;
+    let switch = target(async |request: Request<Incoming>| {
+        let mut answer = Response::new(whole(""));
+        if request.uri().path() == "/socket" {
+            *answer.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+            let headers = answer.headers_mut();
+            headers.insert("upgrade", "foo".parse().unwrap());
+            headers.insert("connection", "upgrade".parse().unwrap());
+        }
+        answer
+    });
+    let (own, service) = (
+        url(&server, &token("/answer/")),
+        format!("http://{}", switch.await),
+    );
+    let mut tunnel = Tunnel::start(&[&own, &service]);
+    tunnel.line().await;
+    for (path, status) in [("/socket", 101), ("/", 200)] {
+        let asked = request(&server, "GET", &format!("/call/shop{path}"))
+            .header("connection", "upgrade")
+            .header("upgrade", "foo")
+            .body(whole(""))
+            .unwrap();
+        assert_eq!(send(&server, asked).await.status(), status);
+        let line = tunnel.line().await;
+        assert!(line.starts_with(&format!("GET {path} {status} ")), "{line}");
+    }
+    drop(tunnel);
+    crate::callers::wait_for_responders(&server, 0).await;
+
+    // Nobody listens there.
+    let mut tunnel = Tunnel::start(&["--json", &own, "http://127.0.0.1:1"]);
+    tunnel.line().await;
+    assert_eq!(call(&server, "GET", "/call/shop", "").await.status(), 502);
+    let line = tunnel.line().await;
+    assert!(
+        line.contains(r#""error":"the target is not there: cannot connect to 127.0.0.1:1"#),
+        "{line}"
+    );
+}
+
+#[tokio::test]
 async fn the_command_comes_back_after_a_restart_and_is_refused_at_once_by_a_wrong_token() {
     let server = TestServer::start().await;
     let service = format!(
@@ -165,8 +208,17 @@ async fn the_command_comes_back_after_a_restart_and_is_refused_at_once_by_a_wron
     );
     let mut wrong = Tunnel::start(&[&url(&server, &token("/answer/x")), &service]);
     assert_eq!(wrong.code().await, Some(3));
-    let mut bad = Tunnel::start(&[&url(&server, "t"), "ftp://h"]);
-    assert_eq!(bad.code().await, Some(2));
+    let good = url(&server, "t");
+    for (bad, service) in [
+        (good.clone(), "ftp://h"),
+        // Nobody answers there.
+        (good.replace("/answer/", "/call/"), "http://h"),
+        // Not by mistake.
+        (good.replace("/answer/", "/unsafe/answer/"), "http://h"),
+    ] {
+        let mut tunnel = Tunnel::start(&[&bad, service]);
+        assert_eq!(tunnel.code().await, Some(2), "{bad} {service}");
+    }
 
     let mut tunnel = Tunnel::start(&[&url(&server, &token("/answer/")), &service]);
     let connected = tunnel.line().await;

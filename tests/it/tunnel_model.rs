@@ -185,8 +185,6 @@ async fn run(steps: Vec<Step>) {
                 all.push(responder(&server).await);
             }
             Step::Stop => {
-                // A call may cross the goodbye on its way.
-                is_calm = false;
                 // It ends what it has; for what comes there has to be another.
                 all.push(responder(&server).await);
                 let mut first = all.remove(0);
@@ -200,7 +198,7 @@ async fn run(steps: Vec<Step>) {
     let ends = calls.join_all().await;
     let is_failed = |end: &&End| matches!(end, End::Failed(_));
     let failed: Vec<_> = ends.iter().filter(is_failed).collect();
-    // Nobody is lost where nobody was killed or left.
+    // Nobody is lost where nobody was killed.
     assert!(!is_calm || failed.is_empty(), "for no reason: {failed:?}");
     wait_for(&server, "hookbot_calls_in_flight", 0).await;
 }

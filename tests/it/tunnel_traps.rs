@@ -419,6 +419,55 @@ async fn an_answer_that_stands_still_is_cut_off() {
         .expect("the responder is told");
 }
 
+/// T5 when an answer has begun: hyper itself takes a call back only before that.
+#[tokio::test]
+async fn a_body_that_nobody_takes_is_given_up_together_with_its_answer() {
+    let server = TestServer::start_with(Options::settings(|settings| {
+        settings.calls.idle_timeout = Duration::from_millis(300);
+        settings.calls.max_body = 1 << 30;
+    }))
+    .await;
+    let service = service_fn(|request: Request<Incoming>| async move {
+        let (sender, body) = fed();
+        tokio::spawn(async move {
+            let _ = sender.send(data("begun")).await;
+            // The answer is not over, and the body is not read, until the call is taken back.
+            sender.closed().await;
+            drop(request);
+        });
+        Ok::<_, Infallible>(Response::new(body))
+    });
+    let _answers = serves(&server, "/answer/t", service, |own| own.max_concurrent(1)).await;
+    let mut piece = format!("{:x}\r\n", 64 << 10).into_bytes();
+    piece.resize(piece.len() + (64 << 10), b'x');
+    piece.extend_from_slice(b"\r\n");
+    // There is one place, so each gets it from the one before.
+    for framing in ["Content-Length: 900000000", "Transfer-Encoding: chunked"].repeat(2) {
+        let let_in = async {
+            loop {
+                let mut stream = server.connect().await;
+                let head = format!(
+                    "POST /call/t HTTP/1.1\r\nHost: h\r\nHookbot-Token: {}\r\n{framing}\r\n\r\n",
+                    token("/")
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                let mut reply = [0; 12];
+                stream.read_exact(&mut reply).await.unwrap();
+                match &reply {
+                    b"HTTP/1.1 200" => return stream,
+                    other => assert_eq!(other, b"HTTP/1.1 503"),
+                }
+                tokio::time::sleep(crate::callers::MOMENT).await;
+            }
+        };
+        let mut stream = timeout(PATIENCE, let_in).await.expect("a place");
+        while timeout(Duration::from_millis(100), stream.write_all(&piece))
+            .await
+            .is_ok()
+        {}
+    }
+}
+
 /// Soon over, and long enough for what is to be seen before.
 const IMPATIENT: KeepAlive = KeepAlive {
     interval: Duration::from_millis(50),

@@ -28,6 +28,7 @@ mod headers;
 mod line;
 mod relay;
 mod responder;
+mod sending;
 mod stream;
 mod target;
 mod tuning;
@@ -38,7 +39,8 @@ pub use hookbot_listen::Endpoint;
 pub use line::{BoxError, CallBody, CallError, Line, Upkeep};
 pub use relay::relay;
 pub use responder::{Event, Responder};
-pub use target::{Answer, Target, TargetError, TargetSettings};
+pub use sending::sending;
+pub use target::{Answer, Target, TargetError, TargetSettings, Unanswered};
 pub use tuning::{KeepAlive, MAX_CALLS};
 
 /// The subprotocol that a responder asks for.
@@ -46,6 +48,14 @@ pub const TUNNEL_V1: &str = "hookbot.tunnel.v1";
 
 /// Tells a responder where its calls come from.
 pub const CALL_URL: http::HeaderName = http::HeaderName::from_static("hookbot-call-url");
+
+/// The words that a broker knows, of those that are sent as text between the bytes of a tunnel.
+pub const WORDS: http::HeaderName = http::HeaderName::from_static("hookbot-words");
+
+/// A responder's word for: no new calls, and the broker ends the connection once it has all the
+/// answers. HTTP/2's own, GOAWAY, names the last call that will be answered, and one that is just
+/// on its way may be behind it.
+pub const LEAVING: &str = "leaving";
 
 /// The status with which a target has refused to become something else than HTTP, where it was one
 /// that HTTP/2 takes for a promise: a success.

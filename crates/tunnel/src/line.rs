@@ -13,11 +13,12 @@ use hookbot_listen::dial::Transport;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http2::{Connection, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::sending::Tasks;
 use crate::stream::{ByteStream, Ends};
 use crate::tuning::{self, KeepAlive, MAX_CALLS};
 
@@ -38,7 +39,7 @@ pub struct Line<B: CallBody> {
 /// What takes calls from a [`Line`]; nothing once it takes no more.
 type Dispatch<B> = Arc<Mutex<Option<Conn<B>>>>;
 
-type Conn<B> = Connection<TokioIo<ByteStream<Box<dyn Transport>>>, B, TokioExecutor>;
+type Conn<B> = Connection<TokioIo<ByteStream<Box<dyn Transport>>>, B, Tasks>;
 
 impl<B: CallBody> Line<B> {
     /// Begins HTTP/2 over a WebSocket on which the handshake is done. `early` is what the responder
@@ -54,7 +55,7 @@ impl<B: CallBody> Line<B> {
     ) -> Result<(Self, Upkeep<B>), hyper::Error> {
         let stream = ByteStream::new(transport, early, Role::Server).await;
         let ends = stream.ends();
-        let builder = tuning::client(TokioExecutor::new(), keep_alive);
+        let builder = tuning::client(Tasks, keep_alive);
         let (requests, connection) = builder.handshake(TokioIo::new(stream)).await?;
         let dispatch = Arc::new(Mutex::new(Some(connection)));
         let upkeep = Upkeep {
@@ -125,17 +126,24 @@ impl<B: CallBody> Upkeep<B> {
         poll_fn(|context| self.ends.poll_heard(context)).await;
     }
 
-    /// Hands calls over as long as the responder takes them. Those that were handed over go on
-    /// when this is done.
+    /// Hands calls over until the responder is gone, or says that it leaves. What was handed over
+    /// goes on when this is done, and so does what is still handed over, if [`Upkeep::finish`] is
+    /// awaited.
     pub async fn run(&mut self) {
-        poll_fn(|context| self.poll_dispatch(context)).await;
+        poll_fn(|context| {
+            if self.ends.poll_leaving(context).is_ready() {
+                return Poll::Ready(());
+            }
+            self.poll_dispatch(context)
+        })
+        .await;
     }
 
     /// Waits until every call is over and the connection closed. Whoever holds the [`Line`] holds
     /// this up, too.
     pub async fn finish(&mut self, code: CloseCode, reason: &'static str) {
         self.ends.explain(code, reason);
-        self.run().await;
+        poll_fn(|context| self.poll_dispatch(context)).await;
         poll_fn(|context| self.ends.poll_gone(context)).await;
     }
 

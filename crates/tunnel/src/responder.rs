@@ -18,10 +18,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Lean;
+use crate::headers::has_word;
 use crate::line::BoxError;
 use crate::stream::ByteStream;
 use crate::tuning::{self, KeepAlive, MAX_CALLS};
-use crate::{CALL_URL, TUNNEL_V1};
+use crate::{CALL_URL, LEAVING, TUNNEL_V1, WORDS};
 
 /// Answers calls, for as long as it is left to, whatever happens to the connection.
 #[derive(Debug, Clone)]
@@ -184,6 +185,7 @@ impl Responder {
             let answering = service.call(call);
             async move { answering.await.map(|answer| answer.map(Lean)) }
         });
+        let is_understood = has_word(&upgraded.headers, &WORDS, LEAVING);
         let stream = ByteStream::new(upgraded.stream, Vec::new(), Role::Client).await;
         let ends = stream.ends();
         ends.explain(CloseCode::Normal, "");
@@ -194,6 +196,11 @@ impl Responder {
             served = connection.as_mut() => Some(served),
             () = stop.cancelled() => {
                 let leave = async {
+                    if is_understood {
+                        // Calls that are on their way are answered, and then the broker ends it.
+                        ends.leave();
+                        return connection.await;
+                    }
                     // Until the broker has begun, hyper knows no end but one at once, which would
                     // take along what is being sent.
                     tokio::select! {

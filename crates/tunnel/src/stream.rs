@@ -22,6 +22,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::LEAVING;
+
 /// A WebSocket as one stream of bytes.
 pub(crate) struct ByteStream<S> {
     socket: WebSocketStream<S>,
@@ -43,6 +45,10 @@ pub(crate) struct Ends {
     is_over: AtomicBool,
     /// Nobody waits for anything any more.
     is_cut: AtomicBool,
+    /// The peer is to be told [`LEAVING`].
+    has_to_say: AtomicBool,
+    /// The peer has said it.
+    is_leaving: AtomicBool,
     /// Something came.
     has_heard: AtomicBool,
     /// The stream is no more.
@@ -71,6 +77,17 @@ impl Ends {
     pub(crate) fn explain(&self, code: CloseCode, reason: &'static str) {
         let reason = reason.into();
         self.reasons()[0] = Some(CloseFrame { code, reason });
+    }
+
+    /// Has the peer told that this side leaves.
+    pub(crate) fn leave(&self) {
+        self.has_to_say.store(true, Ordering::Release);
+        self.owner.wake();
+    }
+
+    /// Ready once the peer has said that it leaves.
+    pub(crate) fn poll_leaving(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_until(context, &self.is_leaving)
     }
 
     /// Why the peer has closed the stream, if it did and has said so.
@@ -157,6 +174,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ByteStream<S> {
         Poll::Ready(sent.map_err(io_error))
     }
 
+    /// Says what there is to say, between two messages of bytes.
+    fn poll_say(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ends.has_to_say.load(Ordering::Acquire) {
+            ready!(Pin::new(&mut self.socket).poll_ready(context)).map_err(io_error)?;
+            self.ends.has_to_say.store(false, Ordering::Release);
+            let sent = Pin::new(&mut self.socket).start_send(Message::text(LEAVING));
+            sent.map_err(io_error)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Waits for more bytes; whether there are any.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.incoming.is_empty() {
@@ -169,8 +197,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ByteStream<S> {
                     return Poll::Ready(Ok(false));
                 }
                 None => return Poll::Ready(Ok(false)),
+                Some(Ok(Message::Text(word))) if word == LEAVING => {
+                    self.ends.note(&self.ends.is_leaving);
+                }
                 Some(Ok(Message::Text(_))) => {
-                    let text = "a tunnel has binary messages only";
+                    let text = "a tunnel has no such word";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
@@ -230,6 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ByteStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_emit(context))?;
+        ready!(self.poll_say(context))?;
         let flushed = Pin::new(&mut self.socket).poll_flush(context);
         flushed.map_err(io_error)
     }
@@ -332,7 +364,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn text_is_an_error() {
+    async fn a_word_passes_beside_the_bytes_and_once() {
+        let (mut stream, mut peer) = pair(1_024).await;
+        let ends = stream.ends();
+        let sent = [
+            Message::binary("A"),
+            Message::text(LEAVING),
+            Message::binary("B"),
+        ];
+        for message in &sent {
+            peer.send(message.clone()).await.unwrap();
+        }
+        let mut read = [0; 2];
+        stream.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"AB");
+        std::future::poll_fn(|context| ends.poll_leaving(context)).await;
+
+        ends.leave();
+        for byte in [b"A", b"B"] {
+            stream.write_all(byte).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        for message in &sent {
+            assert_eq!(&peer.next().await.unwrap().unwrap(), message);
+        }
+    }
+
+    #[tokio::test]
+    async fn any_other_text_is_an_error() {
         let (mut stream, mut peer) = pair(1_024).await;
         peer.send(Message::text("AB")).await.unwrap();
         let error = stream.read_u8().await.unwrap_err();

@@ -82,6 +82,11 @@ struct Inner {
     shown: String,
 }
 
+/// Why it was not the target that answered: in the extensions of an answer that was given in its
+/// place.
+#[derive(Debug, Clone)]
+pub struct Unanswered(pub String);
+
 /// What is sent to a target.
 type Outgoing = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -112,8 +117,11 @@ impl Target {
         if !prefix.is_empty() {
             base = format!("{base}/{prefix}");
         }
-        PathAndQuery::try_from(format!("{base}/"))
-            .map_err(|_| TargetError::Url("the prefix is no path"))?;
+        let whole = format!("{base}/");
+        let parsed = PathAndQuery::try_from(&*whole);
+        if !parsed.is_ok_and(|parsed| parsed.path() == whole) {
+            return Err(TargetError::Url("the prefix is no path"));
+        }
         let inner = Inner {
             origin: format!("http://{authority}"),
             host: HeaderValue::try_from(&*authority)
@@ -165,7 +173,7 @@ impl Target {
                 Err((StatusCode::GATEWAY_TIMEOUT, reason))
             }),
         };
-        answered.unwrap_or_else(|(status, reason)| refusal(status, &reason))
+        answered.unwrap_or_else(|(status, reason)| refusal(status, reason))
     }
 
     async fn pass_on(
@@ -329,12 +337,13 @@ fn failure(error: &legacy::Error) -> String {
     }
 }
 
-fn refusal(status: StatusCode, reason: &str) -> Response<Answer> {
+fn refusal(status: StatusCode, reason: String) -> Response<Answer> {
     let text = format!("{status}: {reason}\n");
     let mut answer = Response::new(Either::Right(Full::new(text.into())));
     *answer.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, plain);
+    answer.extensions_mut().insert(Unanswered(reason));
     answer
 }
 
@@ -408,6 +417,13 @@ mod tests {
                 Target::new(url, TargetSettings::default()).is_err(),
                 "{url}"
             );
+        }
+        for path_prefix in ["a b", "a?b", "a#b"].map(str::to_owned) {
+            let settings = TargetSettings {
+                path_prefix,
+                ..TargetSettings::default()
+            };
+            assert!(Target::new("http://h", settings).is_err());
         }
     }
 }

@@ -9,6 +9,7 @@ use hookbot_forward::{Message, Saver};
 use hookbot_protocol::event::Event;
 use http::request::Parts;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::ext::Protocol;
 use tracing::warn;
 
 /// How much of a body is kept, in bytes.
@@ -94,7 +95,8 @@ fn event(call: &Parts) -> Event {
             |_| topic.clone(),
         ),
         time: jiff::Timestamp::now().to_string(),
-        method: call.method.to_string(),
+        method: super::method(&call.method, call.extensions.get::<Protocol>().is_some())
+            .to_string(),
         query: call.uri.query().unwrap_or_default().to_owned(),
         address: text("x-forwarded-for").unwrap_or_default().to_owned(),
         headers: headers

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookbot_protocol::{Filter, Path};
-use hookbot_tunnel::{CALL_URL, Line, TUNNEL_V1, Upkeep, has_word};
+use hookbot_tunnel::{CALL_URL, LEAVING, Line, TUNNEL_V1, Upkeep, WORDS, has_word};
 use http::Request;
 use http::header::{HOST, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use hyper::body::Incoming;
@@ -68,6 +68,8 @@ pub(in crate::server) fn answer(
     }
     let chosen = HeaderValue::from_static(TUNNEL_V1);
     reply.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, chosen);
+    let words = HeaderValue::from_static(LEAVING);
+    reply.headers_mut().insert(WORDS, words);
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let call_url = state.call_url(request.uri().path(), host);
     if let Some(Ok(url)) = call_url.map(HeaderValue::try_from) {
@@ -128,7 +130,7 @@ impl Responder {
             () = poll_fn(|context| seat.poll_dismissed(context)) => REVOKED,
             () = expired => EXPIRED,
         };
-        // No new calls from here on.
+        // No new calls from here on, but those that have a place already.
         drop((presence, counted));
         let (code, reason) = end;
         if code == CloseCode::Policy {

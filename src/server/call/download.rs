@@ -124,6 +124,8 @@ impl Drop for Download {
     fn drop(&mut self) {
         if self.is_over || self.body.is_end_stream() {
             self.count.outcome = Outcome::Answered;
+        } else {
+            self.flow.give_up();
         }
         let outcome = self.count.outcome.word();
         let sent = self.bytes;

@@ -2,15 +2,16 @@
 //! side, and while it does nobody else would notice that the caller is gone.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookbot_tunnel::{BoxError, Lean};
+use hookbot_tunnel::{BoxError, Lean, sending};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::exchange::Place;
 use crate::server::head::Requests;
@@ -22,6 +23,8 @@ pub(in crate::server) struct Upload {
     left: u64,
     flow: Arc<Flow>,
     requests: Arc<Requests>,
+    /// It may fill the responder's window, and has not been put off yet.
+    is_long: bool,
     pub(super) place: Option<Arc<Place>>,
 }
 
@@ -39,8 +42,10 @@ impl Upload {
             moved: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             stage: AtomicU8::new(stage as u8),
+            sending: OnceLock::new(),
         });
         let upload = Self {
+            is_long: body.size_hint().upper().is_none_or(|most| most > SHORT),
             body: Lean(body),
             left: limit,
             flow: flow.clone(),
@@ -73,6 +78,15 @@ impl Body for Upload {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
+        if this.flow.sending.get().is_none() {
+            if let Some(sending) = sending() {
+                this.flow.sending.get_or_init(|| sending);
+            } else if std::mem::take(&mut this.is_long) {
+                // Not here, where it could not be given up once it is stuck.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
             this.flow
                 .stage
@@ -124,6 +138,7 @@ pub(super) struct Flow {
     moved: AtomicU64,
     pub(super) bytes: AtomicU64,
     stage: AtomicU8,
+    sending: OnceLock<CancellationToken>,
 }
 
 /// Whom a body waits for, or how it has ended.
@@ -150,6 +165,13 @@ impl Flow {
         ];
         let own = self.stage.load(Ordering::Acquire);
         all[usize::from(own).min(all.len() - 1)]
+    }
+
+    /// Has nothing more sent, whatever the body waits for.
+    pub(super) fn give_up(&self) {
+        if let Some(sending) = self.sending.get() {
+            sending.cancel();
+        }
     }
 
     /// When something happened last.
@@ -179,3 +201,6 @@ impl Flow {
         }
     }
 }
+
+/// What fits into the window of any responder that has not asked for a smaller one, in bytes.
+const SHORT: u64 = 65_535;
