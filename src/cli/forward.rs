@@ -31,6 +31,7 @@ use tracing::warn;
 use self::health::Health;
 use self::keeper::Keeper;
 use super::Failure;
+use super::listen::UNSAFE_IS_OK;
 use crate::config::{Span, state_dir};
 
 pub(super) fn run(args: &ForwardArgs) -> Result<(), Failure> {
@@ -101,7 +102,11 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
         refusal = report.refusal() => {
             stop.cancel();
             all.await?;
-            return Err(Failure::Refused(anyhow!(refusal)));
+            let hint = match refusal.contains(UNSAFE_IS_OK.0) {
+                true => " That is what --unsafe-is-ok sends.",
+                false => "",
+            };
+            return Err(Failure::Refused(anyhow!("{refusal}{hint}")));
         }
         () = sleep(within) => {
             stop.cancel();

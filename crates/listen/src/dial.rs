@@ -54,6 +54,7 @@ pub async fn tcp(
     let unreachable = |tried: &[String], source| Error::Connect {
         address: match tried {
             [] => shown.clone(),
+            [only] if *only == shown => shown.clone(),
             tried => format!("{shown} (tried {})", tried.join(", ")),
         },
         source,

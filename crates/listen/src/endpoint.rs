@@ -57,18 +57,16 @@ impl Endpoint {
     ///
     /// [`Error::Url`] when it is not such a URL.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let uri: Uri = url
-            .parse()
-            .map_err(|_| Error::Url("it does not parse; percent-encode what is unusual in it"))?;
+        const SCHEMES: &str = "it must begin with wss://, ws://, https:// or http://";
+        let uri: Uri = url.parse().map_err(|_| match url.contains("://") {
+            true => Error::Url("it does not parse; percent-encode what is unusual in it"),
+            false => Error::Url(SCHEMES),
+        })?;
         let scheme = uri.scheme_str().map(str::to_ascii_lowercase);
         let tls = match scheme.as_deref() {
             Some("https" | "wss") => true,
             Some("http" | "ws") => false,
-            _ => {
-                return Err(Error::Url(
-                    "it must begin with wss://, ws://, https:// or http://",
-                ));
-            }
+            _ => return Err(Error::Url(SCHEMES)),
         };
         let parts = uri.into_parts();
         let (Some(authority), Some(scheme)) = (parts.authority, scheme) else {

@@ -158,10 +158,9 @@ impl Error {
 
 /// The reason behind a status, unless it only repeats the status, as `401 Unauthorized` does.
 fn because(status: &StatusCode, reason: &str) -> String {
-    if reason == status.to_string() {
-        return String::new();
-    }
-    explained(reason)
+    // Some repeat the status.
+    let rest = reason.strip_prefix(&status.to_string());
+    explained(rest.map_or(reason, |rest| rest.trim_start_matches([':', '.', ' '])))
 }
 
 fn explained(reason: &str) -> String {
