@@ -53,7 +53,7 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
         is_json: args.is_json(),
         is_quiet: args.is_quiet(),
         names_target: takers.len() > 1,
-        is_replay: false,
+        ..Style::default()
     };
     let report = Report::new(style, takers.len());
     let stop = CancellationToken::new();
@@ -68,9 +68,10 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
     }
     let all: Vec<_> = takers.iter().map(|(taker, ..)| taker.name()).collect();
     let targets = masked(&all.join(" and to "));
-    let pairing = format!("{} to {targets}", shown(source.name()));
-    let file = args.ready_file.clone();
-    tokio::spawn(tell_ready(report.clone(), pairing, file));
+    report.begin(format!("forwarding {} to {targets}", shown(source.name())));
+    if let Some(file) = args.ready_file.clone() {
+        tokio::spawn(tell_ready(report.clone(), file));
+    }
     tokio::spawn(heed_signals(stop.clone())?);
 
     let mut forwarders = JoinSet::new();
@@ -124,7 +125,10 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
             )))
         }
         _ if sum.is_gone => Err(Failure::Gone),
-        Some(_) if sum.parked > 0 => Err(anyhow!("{} messages were put aside", sum.parked).into()),
+        Some(_) if sum.parked > 0 => {
+            let (aside, all) = (sum.parked, sum.parked + sum.delivered);
+            Err(anyhow!("{aside} of {all} messages were put aside").into())
+        }
         _ => Ok(()),
     }
 }
@@ -179,7 +183,7 @@ fn takers(args: &ForwardArgs, source: &str) -> Result<Vec<Wanted>, Failure> {
             target: args.targets.first().cloned(),
             ..args.script_options()
         };
-        let saver = Saver::new(folder, options).context("cannot save")?;
+        let saver = Saver::new(folder, options).map_err(anyhow::Error::from)?;
         let settings = Settings {
             concurrency: 1,
             ..settings
@@ -224,11 +228,9 @@ fn shown(source: &str) -> String {
     }
 }
 
-/// Says so once every subscription is there, and writes the file.
-async fn tell_ready(report: Report, pairing: String, file: Option<PathBuf>) {
+/// Writes the file once every subscription is there.
+async fn tell_ready(report: Report, file: PathBuf) {
     report.ready().await;
-    report.begin(&pairing);
-    let Some(file) = file else { return };
     if let Err(error) = fs::write(&file, "ready\n") {
         warn!("cannot write {}: {error}", file.display());
     }

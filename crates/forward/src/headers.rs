@@ -51,13 +51,13 @@ pub(crate) fn forwarded(message: &Message, attempt: u32) -> HeaderMap {
     }
     tell_of_the_sender(message, &mut headers);
     let mut tell = |name: HeaderName, text: &str| {
-        if let Ok(value) = HeaderValue::try_from(text) {
+        if let Ok(value) = HeaderValue::try_from(text)
+            && !text.is_empty()
+        {
             headers.insert(name, value);
         }
     };
-    if !event.cursor.is_empty() {
-        tell(HOOKBOT_CURSOR, &event.cursor);
-    }
+    tell(HOOKBOT_CURSOR, &event.cursor);
     tell(HOOKBOT_TOPIC, &ascii(&event.topic));
     tell(HOOKBOT_ATTEMPT, &attempt.to_string());
     headers

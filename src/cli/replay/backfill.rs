@@ -8,7 +8,7 @@ use hookbot_backfill::{Attempt, Delivery, Hook};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::cli::delivery::{as_json, entry, row, shown};
 use crate::cli::provider::{SigningArgs, WhichArgs, settle};
@@ -73,7 +73,7 @@ pub(super) fn backfill(
                 "say where to send to, behind the webhook"
             )));
         }
-        ([extra, ..], _) => {
+        ([_, extra, ..], true) | ([extra, ..], false) => {
             let extra = shown(extra);
             return Err(Failure::Usage(anyhow!("{extra} is one argument too many")));
         }
@@ -173,6 +173,8 @@ impl Run<'_> {
             since = newest;
         }
         let Span(interval) = self.args.interval;
+        let asking = humantime::format_duration(interval);
+        anstream::eprintln!("following: asking every {asking}, until Ctrl-C");
         loop {
             match self.fresh(since).await {
                 Ok(deliveries) => {
@@ -270,7 +272,7 @@ impl Run<'_> {
         };
         match (refused, lost) {
             (0, 0) => {
-                info!("{done} {what}");
+                anstream::eprintln!("{done} {what}");
                 Ok(())
             }
             (0, lost) => Err(anyhow!("{done} {what}, {lost} lost").into()),
