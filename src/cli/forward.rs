@@ -21,6 +21,7 @@ use anyhow::{Context, anyhow};
 use hookbot_forward::target::masked;
 use hookbot_forward::{
     Exec, Forwarder, Place, Saver, ScriptOptions, Selection, Settings, Store, Summary, Taker,
+    Trouble,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -30,12 +31,16 @@ use tracing::warn;
 
 use self::health::Health;
 use self::keeper::Keeper;
-use super::Failure;
 use super::listen::UNSAFE_IS_OK;
+use super::remote::block_on;
+use super::{Failure, output};
 use crate::config::{Span, state_dir};
 
 pub(super) fn run(args: &ForwardArgs) -> Result<(), Failure> {
     args.check()?;
+    if args.wants_new_channel() {
+        return block_on(new_channel(args));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -46,8 +51,23 @@ pub(super) fn run(args: &ForwardArgs) -> Result<(), Failure> {
     done
 }
 
+/// Prints the URL of a channel that nobody has yet.
+async fn new_channel(args: &ForwardArgs) -> Result<(), Failure> {
+    if args.source.is_empty() {
+        return Err(Failure::Usage(anyhow!(
+            "say at which server: hookbot client --new-url https://smee.io, for example"
+        )));
+    }
+    let url = source::channel(args)?.new_url().await;
+    output::line(&url.map_err(|trouble| match trouble {
+        Trouble::Lost(_) => Failure::Unreachable(trouble.into()),
+        _ => Failure::Refused(trouble.into()),
+    })?)
+}
+
 async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
     let source = source::open(args)?;
+    let first_place = source::first_place(args)?;
     let takers = takers(args, source.name())?;
     let style = Style {
         is_json: args.is_json(),
@@ -57,8 +77,9 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
     };
     let report = Report::new(style, takers.len());
     let stop = CancellationToken::new();
-    if let Some(address) = args.health_address() {
-        let health = Health::bind(address, report.clone()).await;
+    let addresses = args.health_addresses();
+    if let Some(address) = addresses.first() {
+        let health = Health::bind(&addresses, report.clone()).await;
         let health = health.with_context(|| format!("cannot listen on {address}"))?;
         tokio::spawn(health.serve());
     }
@@ -78,13 +99,19 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
     for (at, (taker, selection, settings)) in takers.into_iter().enumerate() {
         let pair = store(args)?.map(|store| store.pair(source.name(), taker.name()));
         let place = pair.as_ref().map(|pair| pair.place()).transpose();
-        let place = place.context("cannot begin")?;
+        let mut place = place
+            .context("cannot begin")?
+            .unwrap_or_else(Place::in_memory);
+        if let Some(first) = &first_place {
+            let begun = place.begin_at(first.clone()).await;
+            begun.context("cannot write down where to begin")?;
+        }
         let forwarder = Forwarder {
             tell: report.tell(at, &masked(taker.name())),
             taker,
             selection,
             settings,
-            place: place.unwrap_or_else(Place::in_memory),
+            place,
             letters: pair.map(|pair| pair.letters()),
         };
         let (source, stop, report) = (source.clone(), stop.clone(), report.clone());
@@ -173,7 +200,7 @@ fn takers(args: &ForwardArgs, source: &str) -> Result<Vec<Wanted>, Failure> {
             &args.exec_on
         };
         let settings = Settings {
-            concurrency: args.exec_concurrency,
+            concurrency: args.exec_concurrency.get(),
             ..settings.clone()
         };
         takers.push((Arc::new(exec), args.selection(events)?, settings));
@@ -204,7 +231,7 @@ fn store(args: &ForwardArgs) -> Result<Option<Store>, Failure> {
     if args.no_state {
         return Ok(None);
     }
-    store_in(args.state.as_deref()).map(Some)
+    store_in(args.state_folder()).map(Some)
 }
 
 /// The store that was named, or else the one in the system's folder for state.

@@ -21,11 +21,11 @@ use crate::config::Span;
 #[derive(Debug, Args)]
 pub(super) struct BackfillArgs {
     /// List the webhooks.
-    #[arg(long, conflicts_with_all = ["list_deliveries", "redeliver", "follow"])]
+    #[arg(long, short_alias = 'L', conflicts_with_all = ["list_deliveries", "redeliver", "follow"])]
     list_hooks: bool,
 
     /// List the deliveries, and send nothing.
-    #[arg(long, conflicts_with_all = ["redeliver", "follow"])]
+    #[arg(long, short_alias = 'D', conflicts_with_all = ["redeliver", "follow"])]
     list_deliveries: bool,
 
     /// Have the provider itself send them again, to where the webhook posts and signed by it.
