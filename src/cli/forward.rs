@@ -1,16 +1,16 @@
 //! `hookbot forward`: messages to HTTP services and commands, until they take them.
 
 mod arguments;
-mod delivery;
 mod health;
 mod keeper;
 mod report;
 mod source;
+mod takers;
 
 pub(super) use arguments::{Choice, ForwardArgs};
-pub(super) use delivery::{CommandArgs, TargetArgs};
 pub(super) use report::{Report, Style};
 pub(super) use source::{prefix, subscription};
+pub(super) use takers::{CommandArgs, TargetArgs};
 
 use std::fs;
 use std::path::{Path, PathBuf};

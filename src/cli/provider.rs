@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::Failure;
-use super::delivery::entry;
+use super::listing::entry;
 use super::remote::RemoteArgs;
 use super::when::When;
 use crate::config::without_newline;

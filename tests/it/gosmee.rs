@@ -52,6 +52,8 @@ async fn gosmees_variables_count_where_nothing_else_is_said() {
         ("GOSMEE_RESUME_STATE_FILE", ""),
         ("WANTED", "this"),
         ("RUST_LOG", ""),
+        ("NO_COLOR", ""),
+        ("CLICOLOR_FORCE", "1"),
     ];
     let begin = ["--no-state", "--after", "start", "--count", "1"];
     let output = client(&begin, &theirs).await;
@@ -60,7 +62,8 @@ async fn gosmees_variables_count_where_nothing_else_is_said() {
     assert_eq!((service.seen().len(), files(&saved)), (2, 3), "{text}");
     for part in [
         "they want this\n",
-        " DEBUG ",
+        "DEBUG",
+        "\u{1b}[",
         "GOSMEE_CONFIG is not heeded by hookbot forward",
     ] {
         assert!(text.contains(part), "{part} {text}");
@@ -71,16 +74,17 @@ async fn gosmees_variables_count_where_nothing_else_is_said() {
         ("HOOKBOT_EXEC", "echo we want $WANTED"),
         ("HOOKBOT_EXEC_ENV", "OTHER"),
     ];
-    let arguments = ["--save", elsewhere.to_str().unwrap(), "--log-level", "warn"];
+    let save = ["--save", elsewhere.to_str().unwrap()];
+    let plain = ["--log-level", "warn", "--nocolor"];
     let output = client(
-        &[&begin[..], &arguments].concat(),
+        &[&begin[..], &save, &plain].concat(),
         &[&theirs[..], &ours].concat(),
     )
     .await;
     let text = said(&output);
     assert_eq!((service.seen().len(), files(&elsewhere)), (3, 3), "{text}");
     assert!(
-        text.contains("we want\n") && !text.contains(" DEBUG "),
+        text.contains("we want\n") && !text.contains("DEBUG") && !text.contains('\u{1b}'),
         "{text}"
     );
     assert_eq!(files(&saved), 3);
@@ -93,9 +97,13 @@ async fn a_file_of_gosmees_is_refused_rather_than_ignored() {
     let text = said(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("docs/moving.md"), "{text}");
-    // A channel knows no times, and no cursors.
-    for wrong in [["--since", "1h"], ["--after", "start"]] {
-        let output = client(&[&wrong, &channel[..]].concat(), &[]).await;
+    // A channel knows no times and no cursors, and smee encrypts nothing.
+    for wrong in [
+        &["--since", "1h"][..],
+        &["--after", "start"],
+        &["--source-kind", "smee", "--encryption-key-file", "x"],
+    ] {
+        let output = client(&[wrong, &channel].concat(), &[]).await;
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     }
 }

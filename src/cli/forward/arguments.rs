@@ -12,7 +12,7 @@ use hookbot_forward::source::channel::ChannelKind;
 use hookbot_forward::{ScriptOptions, Selection, Settings, Tool};
 use tracing::Level;
 
-use super::delivery::{CommandArgs, TargetArgs};
+use super::takers::{CommandArgs, TargetArgs};
 use crate::cli::Failure;
 use crate::cli::gosmee::CONFIG_HINT;
 use crate::config::Span;

@@ -12,7 +12,7 @@ use hookbot_listen::Endpoint;
 use hookbot_protocol::{self as protocol, Filter, Path};
 
 use super::arguments::{ForwardArgs, SourceKind};
-use super::delivery::header;
+use super::takers::header;
 use crate::cli::Failure;
 use crate::cli::listen::UNSAFE_IS_OK;
 
@@ -25,6 +25,11 @@ pub(super) fn open(args: &ForwardArgs) -> Result<Arc<dyn Source>, Failure> {
     let Some(file) = &args.encryption_key_file else {
         return Ok(Arc::new(channel));
     };
+    if channel.is_smees() {
+        return Err(Failure::Usage(anyhow!(
+            "--encryption-key-file is for channels of gosmee servers"
+        )));
+    }
     let key = || -> anyhow::Result<_> { Ok(ChannelKey::parse(&std::fs::read(file)?)?) };
     let key = key().with_context(|| format!("cannot use the key in {}", file.display()));
     Ok(Arc::new(channel.key(key.map_err(Failure::Usage)?)))

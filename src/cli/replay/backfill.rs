@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::cli::delivery::{as_json, entry, row, shown};
+use crate::cli::listing::{as_json, entry, row, shown};
 use crate::cli::provider::{SigningArgs, WhichArgs, settle};
 use crate::cli::remote::{RemoteArgs, block_on};
 use crate::cli::resend::{Outcome, Resender};

@@ -93,6 +93,12 @@ impl Channel {
         self
     }
 
+    /// Whether it is known to speak smee's protocol.
+    #[must_use]
+    pub fn is_smees(&self) -> bool {
+        self.kind == ChannelKind::Smee
+    }
+
     /// Waits at most so long before a new connection, rather than 30 s.
     #[must_use]
     pub fn retry_within(mut self, pause: Duration) -> Self {
