@@ -20,15 +20,16 @@ pub(super) fn heed(mut command: Command) -> Command {
     command
 }
 
-/// Those that are set, ask this command for something, and get nothing.
-pub(super) fn unheeded(command: &str) -> Vec<&'static str> {
-    let variables: &[_] = match command {
-        "forward" => &["GOSMEE_CONFIG"],
-        "replay" => &["GOSMEE_CONFIG", "GOSMEE_EXEC", "GOSMEE_SAVEDIR"],
-        _ => &[],
+/// Those that are set, ask for something, and get nothing from a command that does this.
+pub(super) fn unheeded(what: &str) -> impl Iterator<Item = &'static str> {
+    let number = match what {
+        "forward" => 1,
+        "replay" => 3,
+        "backfill" => UNHEEDED.len(),
+        _ => 0,
     };
-    let set = variables.iter().copied().filter(|name| is_set(name));
-    set.collect()
+    let variables = UNHEEDED.into_iter().take(number);
+    variables.filter(|name| is_set(name))
 }
 
 /// An empty one is none, as for gosmee.
@@ -59,6 +60,15 @@ const REPLAY: Variables = &[
     ("timeout", "", "GOSMEE_TARGET_TIMEOUT"),
 ];
 
+/// What some commands do not heed: those that do more, fewer of them.
+const UNHEEDED: [&str; 5] = [
+    "GOSMEE_CONFIG",
+    "GOSMEE_EXEC",
+    "GOSMEE_SAVEDIR",
+    "GOSMEE_TARGET_RETRIES",
+    "GOSMEE_TARGET_TIMEOUT",
+];
+
 /// What to do about gosmee's file.
 pub(super) const CONFIG_HINT: &str = "give what is in it as arguments or variables, \
      see docs/moving.md";
@@ -71,7 +81,7 @@ mod tests {
     fn every_variable_is_in_the_page_for_those_who_move() {
         let page = include_str!("../../docs/moving.md");
         let heeded = FORWARD.iter().chain(REPLAY).map(|(.., theirs)| *theirs);
-        for variable in heeded.chain(["GOSMEE_CONFIG"]) {
+        for variable in heeded.chain(UNHEEDED) {
             assert!(page.contains(&format!("`{variable}`")), "{variable}");
         }
     }

@@ -238,12 +238,13 @@ pub fn main() -> ExitCode {
             }
             ("forward", args.log_level())
         }
+        Command::Replay(args) if args.asks_a_provider() => ("backfill", None),
         Command::Replay(_) => ("replay", None),
         _ => ("", None),
     };
     start_log(cli.global.log_format, level.unwrap_or(Level::INFO));
     for variable in gosmee::unheeded(command) {
-        warn!("{variable} is not heeded by hookbot {command}: see docs/moving.md");
+        warn!("{variable} is not heeded here: see docs/moving.md");
     }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -64,7 +64,7 @@ async fn gosmees_variables_count_where_nothing_else_is_said() {
         "they want this\n",
         "DEBUG",
         "\u{1b}[",
-        "GOSMEE_CONFIG is not heeded by hookbot forward",
+        "GOSMEE_CONFIG is not heeded here",
     ] {
         assert!(text.contains(part), "{part} {text}");
     }
@@ -165,4 +165,21 @@ async fn a_new_channel_is_a_line_and_nothing_else() {
     }
     let output = client(&["--new-url"], &[]).await;
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_variable_that_a_backfill_does_not_know_is_warned_about() {
+    let output = Command::new(env!("CARGO_BIN_EXE_hookbot"))
+        .args(["replay", "github", "acme/site", "--list-hooks"])
+        .env_clear()
+        .env("GOSMEE_TARGET_TIMEOUT", "3")
+        .output();
+    let output = timeout(PATIENCE, output).await.expect("it ends").unwrap();
+    let text = said(&output);
+    // For want of a token.
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("GOSMEE_TARGET_TIMEOUT is not heeded here"),
+        "{text}"
+    );
 }

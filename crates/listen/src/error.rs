@@ -156,9 +156,8 @@ impl Error {
     }
 }
 
-/// The reason behind a status, unless it only repeats the status, as `401 Unauthorized` does.
+/// The reason behind a status, which some begin with once more, or are nothing else.
 fn because(status: &StatusCode, reason: &str) -> String {
-    // Some repeat the status.
     let rest = reason.strip_prefix(&status.to_string());
     explained(rest.map_or(reason, |rest| rest.trim_start_matches([':', '.', ' '])))
 }

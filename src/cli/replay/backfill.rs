@@ -74,8 +74,12 @@ pub(super) fn backfill(
             )));
         }
         ([_, extra, ..], true) | ([extra, ..], false) => {
-            let extra = shown(extra);
-            return Err(Failure::Usage(anyhow!("{extra} is one argument too many")));
+            // It may be a URL with a token, out of its place.
+            let error = match extra.contains("://") {
+                true => anyhow!("{} is one argument too many", shown(extra)),
+                false => anyhow!("there is one argument too many"),
+            };
+            return Err(Failure::Usage(error));
         }
     };
     let signing = args.signing.signing()?;

@@ -71,6 +71,13 @@ Examples:
   hookbot replay 'wss://TOKEN@example.com/sub/stripe?since=2h' http://localhost:3000/hook
   hookbot replay --pace original saved/ https://TOKEN@example.com/pub/stripe";
 
+impl ReplayArgs {
+    /// Whether it is a provider that is asked what it has sent.
+    pub(super) fn asks_a_provider(&self) -> bool {
+        self.provider.is_some()
+    }
+}
+
 pub(super) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     match &args.provider {
         Some(Provider::Github(args)) => return github::run(args),
