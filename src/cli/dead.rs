@@ -146,9 +146,8 @@ fn list(place: &PlaceArgs) -> Result<(), Failure> {
 
 fn show(place: &PlaceArgs, id: u64) -> Result<(), Failure> {
     let found = chosen(place, &Which::one(id))?;
-    let [(pair, _)] = &found[..] else {
-        let error = anyhow!("several targets have a letter {id}: choose with --target-url");
-        return Err(Failure::Usage(error));
+    let Some((pair, _)) = found.first() else {
+        return Ok(());
     };
     let (letter, message) = pair.letters().read(id).context("cannot read it")?;
     let mut all = facts(pair, &letter);
@@ -280,7 +279,7 @@ fn pairs(place: &PlaceArgs) -> Result<Vec<Pair>, Failure> {
     Ok(pairs)
 }
 
-/// The letters that are meant; each id that is named has to be there.
+/// The letters that are meant; each id that is named has to be there, and of one target.
 fn chosen(place: &PlaceArgs, which: &Which) -> Result<Vec<(Pair, Letter)>, Failure> {
     let mut all = Vec::new();
     for pair in pairs(place)? {
@@ -291,9 +290,14 @@ fn chosen(place: &PlaceArgs, which: &Which) -> Result<Vec<(Pair, Letter)>, Failu
         return Ok(all);
     }
     for id in &which.ids {
-        if !all.iter().any(|(_, letter)| letter.id == *id) {
-            return Err(Failure::Usage(anyhow!("there is no dead letter {id}")));
-        }
+        let error = match all.iter().filter(|(_, letter)| letter.id == *id).count() {
+            0 => anyhow!("there is no dead letter {id}"),
+            1 => continue,
+            _ => anyhow!(
+                "several targets have a dead letter {id}: choose with --target-url or --source"
+            ),
+        };
+        return Err(Failure::Usage(error));
     }
     all.retain(|(_, letter)| which.ids.contains(&letter.id));
     Ok(all)

@@ -1,8 +1,8 @@
-//! `hookbot deliveries`: how far each delivery has got, and what holds it up.
+//! `hookbot deliveries`: how far each delivery has got, what holds it up, and going on with one.
 
 use std::time::{Duration, SystemTime};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use hookbot_protocol::event::rfc3339;
 
 use super::running::RunningArgs;
@@ -15,7 +15,11 @@ use crate::server::{DeliveryReport, DeliveryState};
 /// Deliveries are the [[deliver]] of its configuration file. Messages that were put aside are
 /// listed by hookbot dead.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct DeliveriesArgs {
+    #[command(subcommand)]
+    command: Option<Deliveries>,
+
     #[command(flatten)]
     running: RunningArgs,
 
@@ -24,7 +28,27 @@ pub(super) struct DeliveriesArgs {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum Deliveries {
+    /// Go on with a delivery that has ended because its service answered 410, with the message
+    /// that it answered so.
+    Resume {
+        /// Its name.
+        name: String,
+
+        #[command(flatten)]
+        running: RunningArgs,
+    },
+}
+
 pub(super) fn run(args: &DeliveriesArgs) -> Result<(), Failure> {
+    if let Some(Deliveries::Resume { name, running }) = &args.command {
+        let delivery = name.clone();
+        return running.ask(&Question::Resume { delivery }, |line| match line {
+            Line::Resumed(name) => output::line(&format!("{name} goes on")),
+            _ => Ok(()),
+        });
+    }
     args.running.ask(&Question::Deliveries, |line| match line {
         Line::Delivery(report) if args.json => output::line(&serde_json::json!(report).to_string()),
         Line::Delivery(report) => delivery(&report),
@@ -47,7 +71,7 @@ fn delivery(report: &DeliveryReport) -> Result<(), Failure> {
         DeliveryState::Running => "running",
         DeliveryState::Retrying => "retrying",
         DeliveryState::Paused => "paused, the service fails",
-        DeliveryState::Gone => "ended, the service wants no more",
+        DeliveryState::Gone => "ended, the service wants no more: see hookbot deliveries resume",
         DeliveryState::Failed => "failed, nothing is delivered",
     };
     output::line(&format!("{name} from {topic} to {url}: {state}"))?;

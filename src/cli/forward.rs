@@ -1,16 +1,16 @@
 //! `hookbot forward`: messages to HTTP services and commands, until they take them.
 
 mod arguments;
-mod delivery;
 mod health;
 mod keeper;
 mod report;
 mod source;
+mod takers;
 
 pub(super) use arguments::{Choice, ForwardArgs};
-pub(super) use delivery::{CommandArgs, TargetArgs};
 pub(super) use report::{Report, Style};
 pub(super) use source::{prefix, subscription};
+pub(super) use takers::{CommandArgs, TargetArgs};
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use anyhow::{Context, anyhow};
 use hookbot_forward::target::masked;
 use hookbot_forward::{
     Exec, Forwarder, Place, Saver, ScriptOptions, Selection, Settings, Store, Summary, Taker,
+    Trouble,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -30,11 +31,16 @@ use tracing::warn;
 
 use self::health::Health;
 use self::keeper::Keeper;
-use super::Failure;
+use super::listen::UNSAFE_IS_OK;
+use super::remote::block_on;
+use super::{Failure, output};
 use crate::config::{Span, state_dir};
 
 pub(super) fn run(args: &ForwardArgs) -> Result<(), Failure> {
     args.check()?;
+    if args.wants_new_channel() {
+        return block_on(new_channel(args));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -45,19 +51,35 @@ pub(super) fn run(args: &ForwardArgs) -> Result<(), Failure> {
     done
 }
 
+/// Prints the URL of a channel that nobody has yet.
+async fn new_channel(args: &ForwardArgs) -> Result<(), Failure> {
+    if args.source.is_empty() {
+        return Err(Failure::Usage(anyhow!(
+            "say at which server: hookbot client --new-url https://smee.io, for example"
+        )));
+    }
+    let url = source::channel(args)?.new_url().await;
+    output::line(&url.map_err(|trouble| match trouble {
+        Trouble::Lost(_) => Failure::Unreachable(trouble.into()),
+        _ => Failure::Refused(trouble.into()),
+    })?)
+}
+
 async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
     let source = source::open(args)?;
+    let first_place = source::first_place(args)?;
     let takers = takers(args, source.name())?;
     let style = Style {
         is_json: args.is_json(),
         is_quiet: args.is_quiet(),
         names_target: takers.len() > 1,
-        is_replay: false,
+        ..Style::default()
     };
     let report = Report::new(style, takers.len());
     let stop = CancellationToken::new();
-    if let Some(address) = args.health_address() {
-        let health = Health::bind(address, report.clone()).await;
+    let addresses = args.health_addresses();
+    if let Some(address) = addresses.first() {
+        let health = Health::bind(&addresses, report.clone()).await;
         let health = health.with_context(|| format!("cannot listen on {address}"))?;
         tokio::spawn(health.serve());
     }
@@ -67,22 +89,29 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
     }
     let all: Vec<_> = takers.iter().map(|(taker, ..)| taker.name()).collect();
     let targets = masked(&all.join(" and to "));
-    let pairing = format!("{} to {targets}", shown(source.name()));
-    let file = args.ready_file.clone();
-    tokio::spawn(tell_ready(report.clone(), pairing, file));
+    report.begin(format!("forwarding {} to {targets}", shown(source.name())));
+    if let Some(file) = args.ready_file.clone() {
+        tokio::spawn(tell_ready(report.clone(), file));
+    }
     tokio::spawn(heed_signals(stop.clone())?);
 
     let mut forwarders = JoinSet::new();
     for (at, (taker, selection, settings)) in takers.into_iter().enumerate() {
         let pair = store(args)?.map(|store| store.pair(source.name(), taker.name()));
         let place = pair.as_ref().map(|pair| pair.place()).transpose();
-        let place = place.context("cannot begin")?;
+        let mut place = place
+            .context("cannot begin")?
+            .unwrap_or_else(Place::in_memory);
+        if let Some(first) = &first_place {
+            let begun = place.begin_at(first.clone()).await;
+            begun.context("cannot write down where to begin")?;
+        }
         let forwarder = Forwarder {
             tell: report.tell(at, &masked(taker.name())),
             taker,
             selection,
             settings,
-            place: place.unwrap_or_else(Place::in_memory),
+            place,
             letters: pair.map(|pair| pair.letters()),
         };
         let (source, stop, report) = (source.clone(), stop.clone(), report.clone());
@@ -101,7 +130,11 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
         refusal = report.refusal() => {
             stop.cancel();
             all.await?;
-            return Err(Failure::Refused(anyhow!(refusal)));
+            let hint = match refusal.contains(UNSAFE_IS_OK.0) {
+                true => " That is what --unsafe-is-ok sends.",
+                false => "",
+            };
+            return Err(Failure::Refused(anyhow!("{refusal}{hint}")));
         }
         () = sleep(within) => {
             stop.cancel();
@@ -119,7 +152,10 @@ async fn forward(args: &ForwardArgs) -> Result<(), Failure> {
             )))
         }
         _ if sum.is_gone => Err(Failure::Gone),
-        Some(_) if sum.parked > 0 => Err(anyhow!("{} messages were put aside", sum.parked).into()),
+        Some(_) if sum.parked > 0 => {
+            let (aside, all) = (sum.parked, sum.parked + sum.delivered);
+            Err(anyhow!("{aside} of {all} messages were put aside").into())
+        }
         _ => Ok(()),
     }
 }
@@ -164,7 +200,7 @@ fn takers(args: &ForwardArgs, source: &str) -> Result<Vec<Wanted>, Failure> {
             &args.exec_on
         };
         let settings = Settings {
-            concurrency: args.exec_concurrency,
+            concurrency: args.exec_concurrency.get(),
             ..settings.clone()
         };
         takers.push((Arc::new(exec), args.selection(events)?, settings));
@@ -174,7 +210,7 @@ fn takers(args: &ForwardArgs, source: &str) -> Result<Vec<Wanted>, Failure> {
             target: args.targets.first().cloned(),
             ..args.script_options()
         };
-        let saver = Saver::new(folder, options).context("cannot save")?;
+        let saver = Saver::new(folder, options).map_err(anyhow::Error::from)?;
         let settings = Settings {
             concurrency: 1,
             ..settings
@@ -195,7 +231,7 @@ fn store(args: &ForwardArgs) -> Result<Option<Store>, Failure> {
     if args.no_state {
         return Ok(None);
     }
-    store_in(args.state.as_deref()).map(Some)
+    store_in(args.state_folder()).map(Some)
 }
 
 /// The store that was named, or else the one in the system's folder for state.
@@ -219,11 +255,9 @@ fn shown(source: &str) -> String {
     }
 }
 
-/// Says so once every subscription is there, and writes the file.
-async fn tell_ready(report: Report, pairing: String, file: Option<PathBuf>) {
+/// Writes the file once every subscription is there.
+async fn tell_ready(report: Report, file: PathBuf) {
     report.ready().await;
-    report.begin(&pairing);
-    let Some(file) = file else { return };
     if let Err(error) = fs::write(&file, "ready\n") {
         warn!("cannot write {}: {error}", file.display());
     }

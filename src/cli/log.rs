@@ -160,7 +160,11 @@ async fn show(mut lines: Receiver<Line>, json: bool) -> Result<(), Failure> {
             }
             Line::Verified(messages) => output::line(&format!("{messages} messages read"))?,
             // Nobody has asked for these.
-            Line::Source(_) | Line::Delivery(_) | Line::Retried(_) | Line::PreviousKey(_) => {}
+            Line::Source(_)
+            | Line::Delivery(_)
+            | Line::Resumed(_)
+            | Line::Retried(_)
+            | Line::PreviousKey(_) => {}
             Line::Trimmed(first) => output::line(&format!("the oldest offset is now {first}"))?,
         }
     }

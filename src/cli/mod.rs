@@ -4,10 +4,11 @@ mod check;
 mod completion;
 mod dead;
 mod deliveries;
-mod delivery;
 mod forward;
+mod gosmee;
 mod input;
 mod listen;
+mod listing;
 mod log;
 mod make_tokens;
 mod man;
@@ -29,12 +30,14 @@ mod verify;
 mod webhook;
 mod when;
 
-use std::io::IsTerminal;
+use std::io;
 use std::process::ExitCode;
 
+use anstream::{AutoStream, ColorChoice};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use hookbot_log::OpenError;
+use tracing::{Level, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, KeyArgs, KeyError, NoDataDir, Secret};
@@ -222,7 +225,8 @@ Exit codes:
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let matches = gosmee::heed(Cli::command()).try_get_matches();
+    let cli = match matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // A closed pipe is no reason to fail.
@@ -233,7 +237,21 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    start_log(cli.global.log_format);
+    let (command, level) = match &cli.command {
+        Command::Forward(args) => {
+            if args.is_colourless() {
+                ColorChoice::Never.write_global();
+            }
+            ("forward", args.log_level())
+        }
+        Command::Replay(args) if args.asks_a_provider() => ("backfill", None),
+        Command::Replay(_) => ("replay", None),
+        _ => ("", None),
+    };
+    start_log(cli.global.log_format, level.unwrap_or(Level::INFO));
+    for variable in gosmee::unheeded(command) {
+        warn!("{variable} is not heeded here: see docs/moving.md");
+    }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         // Who presses Ctrl-C need not be told.
@@ -276,13 +294,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 /// Sends log lines to standard error, in colour where somebody looks at them.
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());
+fn start_log(format: LogFormat, level: Level) {
+    let filter = EnvFilter::builder().with_default_directive(level.into());
+    let is_coloured = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter.from_env_lossy())
-        .with_writer(std::io::stderr);
+        .with_writer(io::stderr);
     match format {
         LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Text => log.with_ansi(is_coloured).init(),
     }
 }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use super::Failure;
-use super::delivery::entry;
+use super::listing::entry;
 use super::remote::RemoteArgs;
 use super::when::When;
 use crate::config::without_newline;
@@ -67,7 +67,7 @@ pub(super) struct GitlabArgs {
 pub(super) struct WhichArgs {
     /// Those since this time, such as 2h or 2026-01-31T12:00:00Z, rather than all that the
     /// provider remembers.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, alias = "time-since", short_alias = 'T', value_name = "TIME")]
     since: Option<When>,
 
     /// Those of this kind, such as issues, issues.opened or 'Push Hook'; may be repeated.

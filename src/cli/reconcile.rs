@@ -13,8 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use self::logged::Logged;
-use super::delivery::{as_json, row};
 use super::listen::UNSAFE_IS_OK;
+use super::listing::{as_json, row};
 use super::provider::{GithubArgs, GitlabArgs, SigningArgs, WhichArgs, settle};
 use super::remote::{RemoteArgs, block_on};
 use super::resend::{Outcome, Resender};

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-/// A time in RFC 3339, or so long ago.
+/// A time in RFC 3339, of UTC if it names no zone, or so long ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct When(pub(super) Timestamp);
 
@@ -18,7 +18,8 @@ impl FromStr for When {
             let time = SystemTime::now().checked_sub(span)?;
             Timestamp::try_from(time).ok()
         };
-        let time = text.parse().ok().or_else(ago);
+        let utc = || format!("{text}Z").parse().ok();
+        let time = text.parse().ok().or_else(utc).or_else(ago);
         time.map(Self)
             .ok_or("expected a time such as 2026-01-31T12:00:00Z, or a span such as 2h")
     }
@@ -32,6 +33,7 @@ mod tests {
     fn a_moment_is_a_time_or_a_while_ago() {
         let time: When = "2026-01-31T13:00:00+01:00".parse().unwrap();
         assert_eq!(time.0.to_string(), "2026-01-31T12:00:00Z");
+        assert_eq!("2026-01-31T12:00:00".parse(), Ok(time));
         let ago: When = "2h".parse().unwrap();
         let passed = Timestamp::now().duration_since(ago.0).as_secs();
         assert!((7_200..7_300).contains(&passed), "{passed}");

@@ -50,6 +50,11 @@ pub enum Question {
     Sources,
     /// How each delivery is doing.
     Deliveries,
+    /// Go on with a delivery whose service wanted no more.
+    Resume {
+        /// Its name.
+        delivery: String,
+    },
     /// Offer messages again that a delivery has put aside.
     Retry {
         /// Its name.
@@ -77,6 +82,8 @@ pub enum Line {
     Source(SourceReport),
     /// A delivery.
     Delivery(DeliveryReport),
+    /// This delivery goes on.
+    Resumed(String),
     /// What became of a message that was offered again.
     Retried(Retried),
     /// A token of a previous key that is still in use.
@@ -166,6 +173,15 @@ async fn deliveries(state: &State, out: &Sender<Line>) -> Result<(), Gone> {
     Ok(())
 }
 
+/// Goes on with a delivery.
+async fn resume(state: &State, delivery: String, out: &Sender<Line>) -> Result<(), Gone> {
+    let line = match state.deliveries.resume(&delivery) {
+        Ok(()) => Line::Resumed(delivery),
+        Err(error) => Line::Error(error),
+    };
+    send(out, line).await
+}
+
 /// Offers messages again, one after the other.
 async fn retry(
     state: &State,
@@ -200,7 +216,10 @@ pub async fn answer(log: &dyn Log, question: Question, out: &Sender<Line>) {
             Ok(filter) => read(log, filter, Offset(from), limit, out).await,
         },
         Question::Verify => verify(log, out).await,
-        Question::Sources | Question::Deliveries | Question::Retry { .. } => {
+        Question::Sources
+        | Question::Deliveries
+        | Question::Resume { .. }
+        | Question::Retry { .. } => {
             let reason = "no server is running here";
             send(out, Line::Error(reason.to_owned())).await
         }
@@ -354,6 +373,7 @@ async fn converse(state: &State, stream: UnixStream) -> io::Result<()> {
                 let _ = match question {
                     Question::Sources => sources(state, &out).await,
                     Question::Deliveries => deliveries(state, &out).await,
+                    Question::Resume { delivery } => resume(state, delivery, &out).await,
                     Question::Retry { delivery, letters } => {
                         retry(state, &delivery, letters, &out).await
                     }

@@ -129,6 +129,7 @@ async fn start(state: &Arc<State>, delivery: Delivery, known: Known) -> Running 
         url: String::new(),
         tally: tally.clone(),
         aside: None,
+        resumed: Arc::default(),
     };
     let stop = state.stop.child_token();
     let ready = prepare(state, &delivery, &tally, place).await;
@@ -147,29 +148,61 @@ async fn start(state: &Arc<State>, delivery: Delivery, known: Known) -> Running 
             (entry, Some(ready))
         }
         Err(error) => {
-            let error = format!("{error:#}");
-            error!(delivery = name, %error, "nothing is delivered");
-            tally.end(DeliveryState::Failed, Some(error));
+            fail(&delivery, &tally, &error);
             (entry, None)
         }
     };
-    let running = stop.clone();
-    let task = state.delivering.spawn(async move {
-        let Ready {
-            forwarder, source, ..
-        } = work?;
-        let (summary, place) = forwarder.run_on(&source, running).await;
-        if summary.is_gone {
-            tally.end(DeliveryState::Gone, None);
-        }
-        place.is_in_memory().then_some(place)
-    });
+    let work = deliver(
+        state.clone(),
+        delivery.clone(),
+        entry.clone(),
+        work,
+        stop.clone(),
+    );
+    let task = state.delivering.spawn(work);
     Running {
         delivery,
         entry,
         stop,
         task,
     }
+}
+
+/// Delivers until it is told to stop. A service that wants no more is left alone until somebody
+/// says that it does.
+async fn deliver(
+    state: Arc<State>,
+    delivery: Delivery,
+    Entry { tally, resumed, .. }: Entry,
+    mut ready: Option<Ready>,
+    stop: CancellationToken,
+) -> Option<Place> {
+    loop {
+        let Ready {
+            forwarder, source, ..
+        } = ready?;
+        let (summary, place) = forwarder.run_on(&source, stop.clone()).await;
+        if summary.is_gone {
+            tally.end(DeliveryState::Gone, None);
+            tokio::select! {
+                () = resumed.notified() => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        if stop.is_cancelled() {
+            return place.is_in_memory().then_some(place);
+        }
+        info!(delivery = delivery.name, "delivering again");
+        let again = prepare(&state, &delivery, &tally, Some(place)).await;
+        ready = again.map_err(|error| fail(&delivery, &tally, &error)).ok();
+    }
+}
+
+/// Tells that a delivery can't begin.
+fn fail(delivery: &Delivery, tally: &Tally, error: &anyhow::Error) {
+    let error = format!("{error:#}");
+    error!(delivery = delivery.name, %error, "nothing is delivered");
+    tally.end(DeliveryState::Failed, Some(error));
 }
 
 /// A delivery that can begin.
@@ -312,8 +345,8 @@ fn tell(name: String, tally: Arc<Tally>) -> Tell {
             Told::Gone(answer) => error!(
                 delivery,
                 answer = answer.text,
-                "the service wants no more: nothing is delivered until the server starts again or \
-                 the delivery changes"
+                "the service wants no more: nothing is delivered until the delivery is resumed or \
+                 changed, or the server starts again"
             ),
             Told::Trouble(trouble @ Trouble::Missing(_)) => {
                 error!(delivery, %trouble, "messages are missing that were not delivered");

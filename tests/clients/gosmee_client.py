@@ -1,11 +1,12 @@
-"""What gosmee's client does on the wire, for gosmee itself is in no registry: written from a
-description of version 0.32.0.
+"""What gosmee's client does on the wire, for gosmee itself is in no registry: as version 0.32.0 of
+it behaves.
 
     gosmee_client.py URL TARGET [RESUME_STATE_FILE]
 
 It looks at the server's version, listens below /events/, and forwards every message to the target.
 Messages with ids of two numbers are durable: such an id is where it goes on after it was cut off,
-and, with a file, when it is started again. What it does is a line on standard output.
+and, with a file, when it is started again. One that the target refuses for good ends it. What it
+does is a line on standard output.
 """
 
 import base64
@@ -90,15 +91,33 @@ class Client:
             return say("gap", data)
         if data in ("", "{}"):
             return
-        headers, body = parse(data)
-        request = urllib.request.Request(self.target, body, headers, method="POST")
-        with urllib.request.urlopen(request) as reply:
-            status = reply.status
+        status = self.forward(place, *parse(data))
         if DURABLE.fullmatch(place):
             self.place = place
             if self.state:
                 self.state.write_text(f"{place}\n")
         say("forwarded", status)
+
+    def forward(self, place, headers, body):
+        request = urllib.request.Request(self.target, body, headers, method="POST")
+        delay, attempts = 1, 0
+        while True:
+            attempts += 1
+            try:
+                with urllib.request.urlopen(request, timeout=5) as reply:
+                    return reply.status
+            except urllib.error.HTTPError as error:
+                is_passing = error.code in (408, 425, 429) or error.code >= 500
+                if DURABLE.fullmatch(place) and not is_passing:
+                    sys.exit(f"refused for good: {error.code}")
+                if not is_passing:
+                    return error.code
+            except OSError as error:
+                say("not forwarded", error)
+            if not DURABLE.fullmatch(place) and attempts > 5:
+                return "lost"
+            time.sleep(delay)
+            delay = min(2 * delay, 30)
 
 
 def is_control(name, data):
@@ -114,6 +133,7 @@ def is_control(name, data):
 def parse(data):
     """The headers and the body of a message."""
     message = json.loads(data)
+    assert "body" not in message, "either may be taken, as Go's maps have no order"
     # Go finds the field for the body whether it is written in capital letters or not.
     bodies = [value for key, value in message.items() if key.lower() == "bodyb"]
     body = base64.b64decode(bodies[-1], validate=True)
@@ -122,8 +142,11 @@ def parse(data):
     headers = {
         key.title(): value
         for key, value in message.items()
-        if isinstance(value, str) and key not in ("body", "bodyB", "timestamp")
+        if isinstance(value, str) and key not in ("bodyB", "timestamp")
     }
+    if "X-Forwarded-For" in headers:
+        headers["X-Forwarded-For"] = headers["X-Forwarded-For"].split(":")[0]
+    headers.setdefault("Content-Type", "")
     # These its HTTP library writes itself.
     for own in ("Host", "Content-Length", "Transfer-Encoding", "Accept-Encoding"):
         headers.pop(own, None)

@@ -1,5 +1,6 @@
 //! `hookbot replay github` and `gitlab`: what a stand-in for their APIs says, sent to servers.
 
+use std::ops::RangeInclusive;
 use std::process::Output;
 use std::time::Duration;
 
@@ -18,12 +19,19 @@ use crate::support::{Options, PATIENCE, TestServer, key, token};
 /// What webhooks are signed with.
 pub(crate) const SECRET: &str = "the-canary-of-a-webhook";
 
-/// The program, with the API's token where it looks for one.
-pub(crate) fn command(arguments: &[&str]) -> Command {
+/// Deliveries of these numbers: d1 and so on.
+pub(crate) fn numbered(numbers: RangeInclusive<u64>) -> Vec<Sent> {
+    numbers.map(|n| Sent::new(n, &format!("d{n}"), n)).collect()
+}
+
+/// The program, with the API and its token where it looks for them.
+fn command(api: &StandIn, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookbot"));
     command
         .args(arguments)
         .env_clear()
+        .env("GITHUB_API_URL", api.url())
+        .env("CI_API_V4_URL", api.url())
         .env("GITHUB_TOKEN", TOKEN)
         .env("GITLAB_TOKEN", TOKEN)
         .env("HOOK_SECRET", SECRET)
@@ -32,8 +40,8 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 }
 
 /// Runs it to its end. Nothing that it prints has a secret in it.
-pub(crate) async fn hookbot(arguments: &[&str]) -> Output {
-    let run = timeout(PATIENCE, command(arguments).output()).await;
+pub(crate) async fn hookbot(api: &StandIn, arguments: &[&str]) -> Output {
+    let run = timeout(PATIENCE, command(api, arguments).output()).await;
     let output = run.expect("it ends").unwrap();
     let printed = [&*output.stdout, &*output.stderr].concat();
     let printed = String::from_utf8(printed).unwrap();
@@ -110,9 +118,7 @@ pub(crate) async fn published(server: &TestServer, topic: &str, number: usize) -
 #[tokio::test]
 async fn what_github_has_sent_is_published_oldest_first_and_only_once() {
     let api = StandIn::start().await;
-    let sent: Vec<_> = (1..=130)
-        .map(|n| signed(Sent::new(n, &format!("d{n}"), n)))
-        .collect();
+    let sent: Vec<_> = numbered(1..=130).into_iter().map(signed).collect();
     api.state().sent = sent.clone();
     api.state().sent.push(Sent {
         is_repeated: true,
@@ -120,19 +126,17 @@ async fn what_github_has_sent_is_published_oldest_first_and_only_once() {
     });
     api.state().hooks = vec![serde_json::json!({ "id": 7, "config": { "url": "https://x/" } })];
     let server = deduplicating().await;
-    let (api_url, target) = (api.url(), url(&server, "/pub/site"));
+    let target = url(&server, "/pub/site");
     let arguments = [
         "replay",
         "github",
-        "--api-url",
-        &api_url,
         "acme/site",
         &target,
         "--secret",
         "env:HOOK_SECRET",
     ];
     for _ in 0..2 {
-        let output = hookbot(&arguments).await;
+        let output = hookbot(&api, &arguments).await;
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(lines(&output).len(), 130);
         assert!(
@@ -172,11 +176,15 @@ async fn only_what_is_meant_is_listed_and_sent() {
             ..Sent::new(7, "later", 70)
         },
     ];
-    let api_url = api.url();
     for (more, deliveries) in [
         (&[][..], &["old", "never", "other", "later", "taken"][..]),
         (
             &["--since", "2026-01-31T00:00:20Z"],
+            &["never", "other", "later", "taken"],
+        ),
+        // As gosmee spells it.
+        (
+            &["-T", "2026-01-31T00:00:20"],
             &["never", "other", "later", "taken"],
         ),
         (&["--failed"], &["old", "never", "other"]),
@@ -189,14 +197,12 @@ async fn only_what_is_meant_is_listed_and_sent() {
         let arguments = [
             "replay",
             "github",
-            "--api-url",
-            &api_url,
             "acme",
             "7",
             "--list-deliveries",
             "--json",
         ];
-        let output = hookbot(&[&arguments[..], more].concat()).await;
+        let output = hookbot(&api, &[&arguments[..], more].concat()).await;
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let objects = objects(&output);
         let found: Vec<_> = objects
@@ -236,15 +242,10 @@ async fn a_source_that_verifies_takes_what_verifies_or_is_signed_again() {
         };
     }))
     .await;
-    let (api_url, target) = (
-        api.url(),
-        format!("http://{}/unsafe/pub/site", server.address),
-    );
+    let target = format!("http://{}/unsafe/pub/site", server.address);
     let arguments = [
         "replay",
         "github",
-        "--api-url",
-        &api_url,
         "acme/site",
         "7",
         &target,
@@ -252,7 +253,7 @@ async fn a_source_that_verifies_takes_what_verifies_or_is_signed_again() {
         "--secret",
         "env:HOOK_SECRET",
     ];
-    let output = hookbot(&arguments).await;
+    let output = hookbot(&api, &arguments).await;
     // The second one is refused, and said to be.
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let told = objects(&output);
@@ -268,7 +269,7 @@ async fn a_source_that_verifies_takes_what_verifies_or_is_signed_again() {
         ]
     );
 
-    let output = hookbot(&[&arguments[..], &["--resign"]].concat()).await;
+    let output = hookbot(&api, &[&arguments[..], &["--resign"]].concat()).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let mut socket = server.subscribe("/unsafe/sub/site?after=start").await;
     for payload in [&genuine, &genuine, &changed].map(|sent| &sent.payload) {
@@ -279,20 +280,11 @@ async fn a_source_that_verifies_takes_what_verifies_or_is_signed_again() {
 #[tokio::test]
 async fn what_is_lost_is_told_and_does_not_hold_up_the_rest() {
     let api = StandIn::start().await;
-    api.state().sent = (1..=3).map(|n| Sent::new(n, &format!("d{n}"), n)).collect();
+    api.state().sent = numbered(1..=3);
     api.state().gone = [2].into();
     let server = deduplicating().await;
-    let (api_url, target) = (api.url(), url(&server, "/pub/site"));
-    let output = hookbot(&[
-        "replay",
-        "github",
-        "--api-url",
-        &api_url,
-        "acme/site",
-        "7",
-        &target,
-    ])
-    .await;
+    let target = url(&server, "/pub/site");
+    let output = hookbot(&api, &["replay", "github", "acme/site", "7", &target]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(
         lines(&output)[1].ends_with("lost: GitHub no longer has it"),
@@ -305,22 +297,10 @@ async fn what_is_lost_is_told_and_does_not_hold_up_the_rest() {
 #[tokio::test]
 async fn a_target_that_takes_nothing_ends_it() {
     let api = StandIn::start().await;
-    api.state().sent = (1..=3).map(|n| Sent::new(n, &format!("d{n}"), n)).collect();
+    api.state().sent = numbered(1..=3);
     let server = TestServer::start().await;
-    let (api_url, target) = (
-        api.url(),
-        format!("http://wrong@{}/pub/site", server.address),
-    );
-    let output = hookbot(&[
-        "replay",
-        "github",
-        "--api-url",
-        &api_url,
-        "acme/site",
-        "7",
-        &target,
-    ])
-    .await;
+    let target = format!("http://wrong@{}/pub/site", server.address);
+    let output = hookbot(&api, &["replay", "github", "acme/site", "7", &target]).await;
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert!(
         stderr(&output).contains("the target refused with 401"),
@@ -335,16 +315,7 @@ async fn any_service_is_a_target_and_gets_the_headers_as_they_were() {
     api.state().sent = vec![signed(Sent::new(1, "d1", 1))];
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = format!("http://{}/webhooks?a=b", listener.local_addr().unwrap());
-    let api_url = api.url();
-    let arguments = [
-        "replay",
-        "github",
-        "--api-url",
-        &api_url,
-        "acme/site",
-        "7",
-        &target,
-    ];
+    let arguments = ["replay", "github", "acme/site", "7", &target];
     let received = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut text = String::new();
@@ -354,7 +325,7 @@ async fn any_service_is_a_target_and_gets_the_headers_as_they_were() {
         stream.write_all(b"HTTP/1.1 204 x\r\n\r\n").await.unwrap();
         text
     };
-    let (output, received) = tokio::join!(hookbot(&arguments), received);
+    let (output, received) = tokio::join!(hookbot(&api, &arguments), received);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(
         received.starts_with("POST /webhooks?a=b HTTP/1.1\r\n"),
@@ -385,17 +356,12 @@ async fn any_service_is_a_target_and_gets_the_headers_as_they_were() {
 async fn new_deliveries_are_followed_and_old_ones_left_alone() {
     let api = StandIn::start().await;
     // More than a page, so that there is something behind it that was never seen.
-    api.state().sent = (1..=250)
-        .map(|n| Sent::new(n, &format!("d{n}"), n))
-        .collect();
-    let api_url = api.url();
+    api.state().sent = numbered(1..=250);
     let server = TestServer::start().await;
     let target = url(&server, "/pub/site");
     let arguments = [
         "replay",
         "github",
-        "--api-url",
-        &api_url,
         "acme/site",
         "7",
         &target,
@@ -404,7 +370,7 @@ async fn new_deliveries_are_followed_and_old_ones_left_alone() {
         "20ms",
         "--json",
     ];
-    let mut child = command(&arguments)
+    let mut child = command(&api, &arguments)
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
@@ -453,8 +419,7 @@ async fn a_provider_delivers_again_what_it_is_asked_to() {
             ..Sent::new(3, "c", 3)
         },
     ];
-    let api_url = api.url();
-    let arguments = ["replay", "--api-url", &api_url, "--failed", "--redeliver"];
+    let arguments = ["replay", "--failed", "--redeliver"];
     for (provider, account, paths) in [
         (
             "github",
@@ -470,7 +435,7 @@ async fn a_provider_delivers_again_what_it_is_asked_to() {
         let mut arguments = arguments.to_vec();
         arguments.insert(1, provider);
         arguments.extend([account, "7"]);
-        let output = hookbot(&arguments).await;
+        let output = hookbot(&api, &arguments).await;
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert!(
             lines(&output)
@@ -488,13 +453,10 @@ async fn a_provider_delivers_again_what_it_is_asked_to() {
 #[tokio::test]
 async fn one_that_is_too_old_to_be_delivered_again_does_not_hold_up_the_rest() {
     let api = StandIn::start().await;
-    api.state().sent = (1..=3).map(|n| Sent::new(n, &format!("d{n}"), n)).collect();
-    let api_url = api.url();
+    api.state().sent = numbered(1..=3);
     let arguments = [
         "replay",
         "github",
-        "--api-url",
-        &api_url,
         "acme/site",
         "7",
         "--redeliver",
@@ -502,7 +464,7 @@ async fn one_that_is_too_old_to_be_delivered_again_does_not_hold_up_the_rest() {
     ];
     for (too_old, code, told) in [(2, 1, 3), (1, 3, 0)] {
         api.state().too_old = [too_old].into();
-        let output = hookbot(&arguments).await;
+        let output = hookbot(&api, &arguments).await;
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         assert_eq!(lines(&output).len(), told, "{output:?}");
     }
@@ -515,16 +477,15 @@ async fn webhooks_are_listed_without_the_tokens_in_their_urls() {
     let with_token = format!("https://{}@hooks.example.com/pub/a", token("/"));
     let with_query = format!("https://hooks.example.com/pub/a?token={}", token("/"));
     api.state().hooks = vec![hook(7, &with_token), hook(8, &with_query)];
-    let api_url = api.url();
-    let base = ["replay", "github", "--api-url", &api_url, "acme/site"];
-    let output = hookbot(&[&base[..], &["--list-hooks"]].concat()).await;
+    let base = ["replay", "github", "acme/site"];
+    let output = hookbot(&api, &[&base[..], &["--list-hooks"]].concat()).await;
     let expected = [
         "7  https://***@hooks.example.com/pub/a  push",
         "8  https://hooks.example.com/pub/a?token=***  push",
     ];
     assert_eq!(lines(&output), expected);
     // Which one is meant has to be said.
-    let output = hookbot(&[&base[..], &["--list-deliveries"]].concat()).await;
+    let output = hookbot(&api, &[&base[..], &["-D"]].concat()).await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(stderr(&output).contains(expected[0]), "{output:?}");
 }
@@ -532,16 +493,12 @@ async fn webhooks_are_listed_without_the_tokens_in_their_urls() {
 #[tokio::test]
 async fn gitlabs_events_are_sent_with_the_token_that_it_does_not_show() {
     let api = StandIn::start().await;
-    api.state().sent = (1..=45)
-        .map(|n| Sent::new(n, &format!("d{n}"), n))
-        .collect();
+    api.state().sent = numbered(1..=45);
     let server = deduplicating().await;
-    let (api_url, target) = (api.url(), url(&server, "/pub/site"));
+    let target = url(&server, "/pub/site");
     let arguments = [
         "replay",
         "gitlab",
-        "--api-url",
-        &api_url,
         "acme/web/site",
         "7",
         &target,
@@ -550,7 +507,7 @@ async fn gitlabs_events_are_sent_with_the_token_that_it_does_not_show() {
         "env:HOOK_SECRET",
     ];
     let mut events = server.subscribe("/sub/site?after=start").await;
-    let output = hookbot(&arguments).await;
+    let output = hookbot(&api, &arguments).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(
         lines(&output)
@@ -595,7 +552,10 @@ async fn nothing_that_goes_wrong_prints_a_secret() {
         api.state().faults = faults.into();
         let mut all = vec!["replay", arguments[0], "--api-url", &api_url];
         all.extend(&arguments[1..]);
-        let run = timeout(PATIENCE, command(&all).env("RUST_LOG", "trace").output());
+        let run = timeout(
+            PATIENCE,
+            command(&api, &all).env("RUST_LOG", "trace").output(),
+        );
         let output = run.await.unwrap().unwrap();
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();

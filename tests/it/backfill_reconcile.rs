@@ -8,7 +8,7 @@ use hookbot_signatures::Provider;
 use serde_json::Value;
 
 use crate::api_stand_in::{Sent, StandIn};
-use crate::backfill::{SECRET, deduplicating, hookbot, lines, published, signed, url};
+use crate::backfill::{SECRET, deduplicating, hookbot, lines, numbered, published, signed, url};
 use crate::support::{Options, TestServer, key, token};
 
 /// Publishes a delivery as its provider would have.
@@ -49,9 +49,7 @@ async fn server() -> TestServer {
 #[tokio::test]
 async fn exactly_what_is_missing_is_published_and_the_second_time_nothing() {
     let api = StandIn::start().await;
-    let sent: Vec<_> = (1..=120)
-        .map(|n| signed(Sent::new(n, &format!("d{n}"), n)))
-        .collect();
+    let sent: Vec<_> = numbered(1..=120).into_iter().map(signed).collect();
     api.state().sent = sent.clone();
     let server = server().await;
     let is_missing = |n: u64| n % 7 == 3;
@@ -61,16 +59,10 @@ async fn exactly_what_is_missing_is_published_and_the_second_time_nothing() {
         server.publish("site", "without an id").await;
         server.publish("elsewhere", "x").await;
     }
-    let (api_url, from, to) = (
-        api.url(),
-        url(&server, "/sub/site"),
-        url(&server, "/pub/site"),
-    );
+    let (from, to) = (url(&server, "/sub/site"), url(&server, "/pub/site"));
     let arguments = [
         "reconcile",
         "github",
-        "--api-url",
-        &api_url,
         "acme/site",
         "7",
         &from,
@@ -78,7 +70,7 @@ async fn exactly_what_is_missing_is_published_and_the_second_time_nothing() {
         "--json",
     ];
 
-    let output = hookbot(&[&arguments[..], &["--dry-run"]].concat()).await;
+    let output = hookbot(&api, &[&arguments[..], &["--dry-run"]].concat()).await;
     assert_eq!(output.status.code(), Some(8), "{output:?}");
     let expected = |missing: &str| -> Vec<_> {
         let state = |n| if is_missing(n) { missing } else { "present" };
@@ -88,7 +80,7 @@ async fn exactly_what_is_missing_is_published_and_the_second_time_nothing() {
     };
     assert_eq!(states(&lines(&output)), expected("missing"));
 
-    let output = hookbot(&arguments).await;
+    let output = hookbot(&api, &arguments).await;
     assert_eq!(output.status.code(), Some(8), "{output:?}");
     assert_eq!(states(&lines(&output)), expected("published"));
     let counts = summary(&lines(&output));
@@ -97,7 +89,7 @@ async fn exactly_what_is_missing_is_published_and_the_second_time_nothing() {
         (&120.into(), &17.into())
     );
 
-    let output = hookbot(&arguments).await;
+    let output = hookbot(&api, &arguments).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(
         states(&lines(&output))
@@ -114,23 +106,14 @@ async fn exactly_what_is_missing_is_published_and_the_second_time_nothing() {
 #[tokio::test]
 async fn people_get_a_table_and_a_sentence() {
     let api = StandIn::start().await;
-    let sent: Vec<_> = (1..=3).map(|n| Sent::new(n, &format!("d{n}"), n)).collect();
+    let sent: Vec<_> = numbered(1..=3);
     api.state().sent = sent.clone();
     api.state().gone = [3].into();
     let server = server().await;
     deliver(&server, "site", ("x-github-delivery", "d1"), &sent[0]).await;
-    let (api_url, from, to) = (api.url(), url(&server, "/sub/"), url(&server, "/pub/site"));
-    let arguments = [
-        "reconcile",
-        "github",
-        "--api-url",
-        &api_url,
-        "acme/site",
-        "7",
-        &from,
-        &to,
-    ];
-    let output = hookbot(&arguments).await;
+    let (from, to) = (url(&server, "/sub/"), url(&server, "/pub/site"));
+    let arguments = ["reconcile", "github", "acme/site", "7", &from, &to];
+    let output = hookbot(&api, &arguments).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let expected = [
         "2026-01-31T00:00:01Z  push                      d1  there",
@@ -146,7 +129,7 @@ async fn people_get_a_table_and_a_sentence() {
 #[tokio::test]
 async fn what_the_log_had_to_forget_is_not_taken_for_missing() {
     let api = StandIn::start().await;
-    api.state().sent = (1..=3).map(|n| Sent::new(n, &format!("d{n}"), n)).collect();
+    api.state().sent = numbered(1..=3);
     let server = TestServer::start_with(Options {
         log_bytes: Some(64 << 10),
         ..Options::settings(|settings| settings.ping_interval = Duration::from_millis(100))
@@ -155,23 +138,17 @@ async fn what_the_log_had_to_forget_is_not_taken_for_missing() {
     for _ in 0..40 {
         server.publish("site", &"x".repeat(8 << 10)).await;
     }
-    let (api_url, from, to) = (
-        api.url(),
-        url(&server, "/sub/site"),
-        url(&server, "/pub/site"),
-    );
+    let (from, to) = (url(&server, "/sub/site"), url(&server, "/pub/site"));
     let arguments = [
         "reconcile",
         "github",
-        "--api-url",
-        &api_url,
         "acme/site",
         "7",
         &from,
         &to,
         "--json",
     ];
-    let output = hookbot(&arguments).await;
+    let output = hookbot(&api, &arguments).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(summary(&lines(&output))["unknown"], 3);
 }
@@ -180,18 +157,9 @@ async fn what_the_log_had_to_forget_is_not_taken_for_missing() {
 async fn nothing_sent_is_nothing_missing() {
     let api = StandIn::start().await;
     let server = server().await;
-    let (api_url, from) = (api.url(), url(&server, "/sub/site"));
-    let arguments = [
-        "reconcile",
-        "github",
-        "--api-url",
-        &api_url,
-        "acme/site",
-        "7",
-        "--dry-run",
-        &from,
-    ];
-    let output = hookbot(&arguments).await;
+    let from = url(&server, "/sub/site");
+    let arguments = ["reconcile", "github", "acme/site", "7", "--dry-run", &from];
+    let output = hookbot(&api, &arguments).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
@@ -212,27 +180,16 @@ async fn a_delivery_that_was_first_tried_long_ago_is_looked_for_there() {
     api.state().sent = vec![sent.clone()];
     let server = server().await;
     deliver(&server, "site", ("x-github-delivery", "d"), &sent).await;
-    let (api_url, from) = (api.url(), url(&server, "/sub/site"));
-    let arguments = [
-        "reconcile",
-        "github",
-        "--api-url",
-        &api_url,
-        "acme/site",
-        "7",
-        "--dry-run",
-        &from,
-    ];
-    let output = hookbot(&arguments).await;
+    let from = url(&server, "/sub/site");
+    let arguments = ["reconcile", "github", "acme/site", "7", "--dry-run", &from];
+    let output = hookbot(&api, &arguments).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 #[tokio::test]
 async fn gitlab_is_reconciled_by_its_own_ids_below_unsafe_too() {
     let api = StandIn::start().await;
-    let sent: Vec<_> = (1..=30)
-        .map(|n| Sent::new(n, &format!("d{n}"), n))
-        .collect();
+    let sent: Vec<_> = numbered(1..=30);
     api.state().sent = sent.clone();
     let server = server().await;
     for sent in &sent[..12] {
@@ -242,13 +199,11 @@ async fn gitlab_is_reconciled_by_its_own_ids_below_unsafe_too() {
             .await;
         assert_eq!(reply.status, 200);
     }
-    let (api_url, from) = (api.url(), url(&server, "/unsafe/sub/site"));
+    let from = url(&server, "/unsafe/sub/site");
     let to = format!("http://{}/unsafe/pub/site", server.address);
     let arguments = [
         "reconcile",
         "gitlab",
-        "--api-url",
-        &api_url,
         "acme/web/site",
         "7",
         &from,
@@ -256,10 +211,10 @@ async fn gitlab_is_reconciled_by_its_own_ids_below_unsafe_too() {
         "--unsafe-is-ok",
         "--json",
     ];
-    let output = hookbot(&arguments).await;
+    let output = hookbot(&api, &arguments).await;
     assert_eq!(output.status.code(), Some(8), "{output:?}");
     assert_eq!(summary(&lines(&output))["published"], 18);
-    let output = hookbot(&arguments).await;
+    let output = hookbot(&api, &arguments).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
@@ -271,9 +226,7 @@ async fn what_a_source_promotes_is_looked_for_where_it_goes() {
         payload: sent.payload.replace("<&>", "x"),
         ..sent
     };
-    let sent: Vec<_> = (1..=6)
-        .map(|n| signed(Sent::new(n, &format!("d{n}"), n)))
-        .collect();
+    let sent: Vec<_> = numbered(1..=6).into_iter().map(signed).collect();
     api.state().sent = sent.iter().cloned().map(changed).collect();
     let server = TestServer::start_with(Options::settings(|settings| {
         let secret = SourceSecret::new("env:S", SECRET.as_bytes().to_vec()).unwrap();
@@ -299,13 +252,11 @@ async fn what_a_source_promotes_is_looked_for_where_it_goes() {
             .await;
         assert_eq!(reply.status, 200);
     }
-    let (api_url, from) = (api.url(), url(&server, "/sub/github/site"));
+    let from = url(&server, "/sub/github/site");
     let to = format!("http://{}/unsafe/pub/github/site", server.address);
     let arguments = [
         "reconcile",
         "github",
-        "--api-url",
-        &api_url,
         "acme/site",
         "7",
         &from,
@@ -313,7 +264,7 @@ async fn what_a_source_promotes_is_looked_for_where_it_goes() {
         "--secret",
         "env:HOOK_SECRET",
     ];
-    let output = hookbot(&arguments).await;
+    let output = hookbot(&api, &arguments).await;
     // The first one that is refused is the last one that is tried.
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     assert_eq!(lines(&output).len(), 3);
@@ -323,7 +274,7 @@ async fn what_a_source_promotes_is_looked_for_where_it_goes() {
     );
     let resigned = [&arguments[..], &["--resign"]].concat();
     for code in [8, 0] {
-        let output = hookbot(&resigned).await;
+        let output = hookbot(&api, &resigned).await;
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         assert!(lines(&output)[1].ends_with("d2  there"), "{output:?}");
     }
@@ -334,35 +285,17 @@ async fn a_server_that_refuses_or_is_away_is_told_apart_and_gets_nothing() {
     let api = StandIn::start().await;
     api.state().sent = vec![Sent::new(1, "d1", 1)];
     let server = deduplicating().await;
-    let api_url = api.url();
     let wrong = format!("http://wrong@{}/sub/site", server.address);
     let right = url(&server, "/sub/site");
     let unsafe_url = url(&server, "/unsafe/sub/site");
     let nobody = "http://127.0.0.1:9/sub/site".to_owned();
     let to = url(&server, "/pub/site");
     for (from, code) in [(&wrong, 3), (&unsafe_url, 3), (&nobody, 4)] {
-        let arguments = [
-            "reconcile",
-            "github",
-            "--api-url",
-            &api_url,
-            "acme/site",
-            "7",
-            from,
-            &to,
-        ];
-        let output = hookbot(&arguments).await;
+        let arguments = ["reconcile", "github", "acme/site", "7", from, &to];
+        let output = hookbot(&api, &arguments).await;
         assert_eq!(output.status.code(), Some(code), "{output:?}");
     }
-    let arguments = [
-        "reconcile",
-        "github",
-        "--api-url",
-        &api_url,
-        "acme/site",
-        "7",
-        &right,
-    ];
-    assert_eq!(hookbot(&arguments).await.status.code(), Some(2));
+    let arguments = ["reconcile", "github", "acme/site", "7", &right];
+    assert_eq!(hookbot(&api, &arguments).await.status.code(), Some(2));
     assert!(published(&server, "site", 0).await.is_empty());
 }

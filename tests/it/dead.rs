@@ -77,6 +77,8 @@ async fn letters_are_chosen_by_target() {
     running.ended().await;
     let (code, _) = text(&stage.run(&["dead", "show", "1"]).await);
     assert_eq!(code, Some(2), "both have a letter 1");
+    let (code, _) = text(&stage.run(&["dead", "drop", "1"]).await);
+    assert_eq!(code, Some(2), "both have a letter 1, and it is kept");
     let port = two.split(['/', ':']).nth(4).unwrap();
     let (code, _) = text(
         &stage

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::support::PATIENCE;
 
 /// What the next request is answered with.
-struct Answer {
+pub(crate) struct Answer {
     head: &'static str,
     body: String,
     /// How many bytes are written at once.
@@ -25,7 +25,7 @@ struct Answer {
     then: Then,
 }
 
-enum Then {
+pub(crate) enum Then {
     /// The response ends properly.
     End,
     /// The connection is cut in the middle of the response.
@@ -34,12 +34,12 @@ enum Then {
     Silence,
 }
 
-const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
-const NO_VERSION: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n";
-const VERSION: &str = "HTTP/1.1 200 OK\r\nX-Gosmee-Version: 0.32.0\r\n";
+pub(crate) const EVENTS: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
+pub(crate) const NO_VERSION: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n";
+pub(crate) const VERSION: &str = "HTTP/1.1 200 OK\r\nX-Gosmee-Version: 0.32.0\r\n";
 
 impl Answer {
-    fn new(head: &'static str, body: impl Into<String>, then: Then) -> Self {
+    pub(crate) fn new(head: &'static str, body: impl Into<String>, then: Then) -> Self {
         Self {
             head,
             body: body.into(),
@@ -70,7 +70,7 @@ impl Answer {
 }
 
 /// Answers one request after the other, and hands out their heads.
-async fn serve(answers: Vec<Answer>) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+pub(crate) async fn serve(answers: Vec<Answer>) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (asked, heads) = mpsc::unbounded_channel();
@@ -170,7 +170,7 @@ async fn smees_events_are_messages_however_they_are_cut() {
 }
 
 /// As a gosmee server with Redis writes it.
-const GOSMEE: &str = "\
+pub(crate) const GOSMEE: &str = "\
 data: {\"message\":\"connected\"}\n\n\
 data: {\"message\":\"ready\"}\n\n\
 : keepalive\n\n\

@@ -98,6 +98,15 @@ async fn a_source_that_refuses_ends_it_and_too_little_in_time_is_a_failure() {
         "{err}"
     );
 
+    let source = stage.url("/unsafe/sub/a/");
+    let output = stage.run(&["forward", &source, &url]).await;
+    assert_eq!(output.status.code(), Some(3));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        err.contains("400 Bad Request: X-Hookbot-Unsafe-Is-Ok header required. That is what"),
+        "{err}"
+    );
+
     let source = stage.url("/sub/a/");
     let output = stage
         .run(&[
@@ -191,4 +200,34 @@ async fn each_line_for_scripts_says_what_became_of_a_message() {
         "{out}{err}"
     );
     until(|| service.seen().len() == 2, String::new).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_container_it_is_said_once_whose_localhost_it_is() {
+    let stage = Stage::new().await;
+    stage.publish("a/b", "1").await;
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let (source, target) = (stage.url("/sub/a/"), format!("http://localhost:{port}/"));
+    let mut command = stage.command(&["forward", &source, &target, "--no-state"]);
+    command
+        .args(["--after", "start", "--count", "1", "--retries", "2"])
+        .env("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        .env("RUST_LOG", "warn");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = output.await.unwrap();
+    let (out, err) = (output.stdout, String::from_utf8(output.stderr).unwrap());
+    assert_eq!(
+        err.matches("localhost is the container itself").count(),
+        1,
+        "{err}"
+    );
+    // All attempts say what they tried.
+    let out = String::from_utf8(out).unwrap();
+    assert_eq!(out.matches("Connection refused").count(), 3, "{out}");
+    assert!(
+        err.contains("error: 1 of 1 messages were put aside"),
+        "{err}"
+    );
 }

@@ -37,6 +37,7 @@ mod forward_command;
 mod forward_faults;
 mod forward_stage;
 mod forward_ways;
+mod gosmee;
 mod handshakes;
 mod isolation;
 mod limits;

@@ -103,6 +103,10 @@ async fn replay(arguments: &[&str]) -> Output {
         .args(arguments)
         .env("RUST_LOG", "info")
         .env("A_SECRET", "whsec_x")
+        .env(
+            "A_STANDARD_SECRET",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        )
         .env_remove("HTTP_PROXY")
         .env_remove("http_proxy")
         .stdin(Stdio::null())
@@ -222,8 +226,17 @@ async fn only_what_is_wanted_is_sent() {
         if arguments == ["--dry-run"] {
             let lines = String::from_utf8(output.stdout).unwrap();
             assert_eq!(lines.lines().count(), 3, "{lines}");
+            let sum = String::from_utf8(output.stderr).unwrap();
+            assert!(sum.contains("3 would be sent, "), "{sum}");
         }
     }
+    // Options stand anywhere.
+    let output = replay(&[folder, "--event", "ping", &service.url, "--quiet"]).await;
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        (service.bodies(), &*output.stdout),
+        (vec!["{\"n\":2}".to_owned()], &b""[..])
+    );
     for wrong in [
         &["--pace", "often"][..],
         &["--filter", "body."],
@@ -342,10 +355,12 @@ async fn an_old_message_is_signed_anew() {
         assert!(!shown.contains("whsec_x"), "{shown}");
     }
 
-    // What can't be signed is not sent.
-    let resign = ["--resign", "standard-webhooks", "--secret", "env:A_SECRET"];
-    let output = replay(&[&resign[..], &[folder, &service.url]].concat()).await;
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // What can't be signed is not sent: for its secret, or for what it lacks.
+    for (secret, code) in [("env:A_SECRET", 2), ("env:A_STANDARD_SECRET", 1)] {
+        let resign = ["--resign", "standard-webhooks", "--secret", secret];
+        let output = replay(&[&resign[..], &[folder, &service.url]].concat()).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    }
     assert_eq!(service.all(), []);
 }
 
@@ -463,5 +478,6 @@ async fn what_can_not_be_replayed_says_why() {
             .code(),
         Some(2)
     );
+    assert_eq!(replay(&[folder]).await.status.code(), Some(2));
     assert!(replay(&[folder, &service.url]).await.status.success());
 }

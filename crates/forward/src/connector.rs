@@ -1,15 +1,15 @@
 //! Connections to one target, as hyper's client asks for them; also for others who speak HTTP with
 //! a target.
 
-use std::fmt;
 use std::future::Future;
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::{env, fmt, io};
 
+use hookbot_listen::Error;
 use hookbot_listen::dial::{self, Guard, Proxy, Transport};
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -20,6 +20,9 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tower_service::Service;
+use tracing::warn;
+
+use crate::url::is_loopback;
 
 /// How a target is reached, whatever URL hyper asks for.
 #[derive(Clone)]
@@ -99,7 +102,10 @@ impl Route {
         let patience = self.timeout.mul_f32(0.8);
         let mut is_proxied = false;
         let mut stream: Box<dyn Transport> = match proxy {
-            None => Box::new(dial::tcp(host, port, patience, self.guard.as_deref()).await?),
+            None => {
+                let dialled = dial::tcp(host, port, patience, self.guard.as_deref()).await;
+                Box::new(dialled.inspect_err(|error| hint(host, error))?)
+            }
             Some(proxy) => {
                 let mut stream: Box<dyn Transport> = Box::new(proxy.dial(patience).await?);
                 if proxy.tls {
@@ -133,6 +139,32 @@ impl Route {
         };
         Ok(dial::secure(stream, host, config).await?)
     }
+}
+
+/// Says once what trips people up whose target is on the machine that a container runs on.
+fn hint(host: &str, error: &Error) {
+    static SAID: Once = Once::new();
+    let Error::Connect { source, .. } = error else {
+        return;
+    };
+    let is_refused = source.kind() == io::ErrorKind::ConnectionRefused;
+    if is_refused && is_loopback(host) && is_in_container() {
+        SAID.call_once(|| {
+            warn!(
+                "this runs in a container, where {host} is the container itself: call another \
+                 container or service by its name, and the machine that they run on \
+                 host.docker.internal (Docker) or host.containers.internal (Podman)"
+            );
+        });
+    }
+}
+
+/// By what Docker, Podman and Kubernetes leave there.
+fn is_in_container() -> bool {
+    ["/.dockerenv", "/run/.containerenv"]
+        .iter()
+        .any(|mark| Path::new(mark).exists())
+        || env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
 impl fmt::Display for Way {
@@ -178,8 +210,8 @@ impl ConnectError {
     }
 }
 
-impl From<hookbot_listen::Error> for ConnectError {
-    fn from(error: hookbot_listen::Error) -> Self {
+impl From<Error> for ConnectError {
+    fn from(error: Error) -> Self {
         Self(chain(&error))
     }
 }

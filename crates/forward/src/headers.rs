@@ -50,14 +50,11 @@ pub(crate) fn forwarded(message: &Message, attempt: u32) -> HeaderMap {
         }
     }
     tell_of_the_sender(message, &mut headers);
-    let mut tell = |name: HeaderName, text: &str| {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.insert(name, value);
-        }
+    let mut tell = |name: HeaderName, text: &str| match HeaderValue::try_from(text) {
+        Ok(value) if !text.is_empty() => drop(headers.insert(name, value)),
+        _ => {}
     };
-    if !event.cursor.is_empty() {
-        tell(HOOKBOT_CURSOR, &event.cursor);
-    }
+    tell(HOOKBOT_CURSOR, &event.cursor);
     tell(HOOKBOT_TOPIC, &ascii(&event.topic));
     tell(HOOKBOT_ATTEMPT, &attempt.to_string());
     headers

@@ -85,12 +85,26 @@ enum Freshness {
 
 impl Resigner {
     /// Signs by a provider's rules, with a secret that the receiver at `url` knows.
-    #[must_use]
-    pub fn new(provider: Provider, secret: Secret, url: &str) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// When the secret is none to sign with, or only the provider can sign.
+    pub fn new(provider: Provider, secret: Secret, url: &str) -> Result<Self, CannotSign> {
+        let resigner = Self {
             scheme: provider.into(),
             secret,
             url: url.to_owned(),
+        };
+        let nothing = Request {
+            method: "POST",
+            url,
+            headers: &Headers::default(),
+            body: b"",
+        };
+        match resigner.scheme.sign(&resigner.secret, &nothing, 0) {
+            // A message may have what this lacks.
+            Ok(_) | Err(CannotSign::Request(_)) => Ok(resigner),
+            Err(error) => Err(error),
         }
     }
 
@@ -98,8 +112,7 @@ impl Resigner {
     ///
     /// # Errors
     ///
-    /// When the secret is none to sign with, only the provider can sign, or the message lacks
-    /// something that is signed.
+    /// When the message lacks something that is signed.
     fn sign(&self, message: &mut Message, now: SystemTime) -> Result<Freshness, CannotSign> {
         let since = now.duration_since(SystemTime::UNIX_EPOCH);
         let now = since.unwrap_or_default().as_secs();
@@ -152,7 +165,7 @@ mod tests {
     }
 
     fn sign(provider: Provider, secret: &str, message: &mut Message) -> Freshness {
-        let resigner = Resigner::new(provider, Secret::new(secret).unwrap(), URL);
+        let resigner = Resigner::new(provider, Secret::new(secret).unwrap(), URL).unwrap();
         resigner.sign(message, now()).unwrap()
     }
 
@@ -226,20 +239,16 @@ mod tests {
         let mut message = test_message(&[], br#"{"webhookTimestamp":1700000000000}"#);
         assert_eq!(sign(Provider::Linear, "s", &mut message), Freshness::Stale);
 
-        let sign = |provider, secret: &str| {
-            let resigner = Resigner::new(provider, Secret::new(secret).unwrap(), URL);
-            resigner
-                .sign(&mut test_message(&[], b"{}"), now())
-                .unwrap_err()
-        };
-        assert!(
-            sign(Provider::StandardWebhooks, "whsec_AAAA")
-                .to_string()
-                .contains("webhook-id")
-        );
-        assert_eq!(
-            sign(Provider::AwsSns, "s"),
-            CannotSign::Provider(Provider::AwsSns)
-        );
+        let new =
+            |provider, secret: &str| Resigner::new(provider, Secret::new(secret).unwrap(), URL);
+        let resigner = new(Provider::StandardWebhooks, "whsec_AAAA").unwrap();
+        let error = resigner.sign(&mut test_message(&[], b"{}"), now());
+        assert!(error.unwrap_err().to_string().contains("webhook-id"));
+        for (provider, error) in [
+            (Provider::StandardWebhooks, CannotSign::Secret),
+            (Provider::AwsSns, CannotSign::Provider(Provider::AwsSns)),
+        ] {
+            assert_eq!(new(provider, "s").unwrap_err(), error);
+        }
     }
 }

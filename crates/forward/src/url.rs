@@ -45,18 +45,16 @@ pub enum TargetError {
 }
 
 pub(crate) fn tcp(url: &str, settings: &TargetSettings) -> Result<(Url, Way), TargetError> {
-    let parsed: Uri = url
-        .parse()
-        .map_err(|_| TargetError::Url("it does not parse; percent-encode what is unusual in it"))?;
+    const SCHEMES: &str = "it must begin with http://, https:// or unix:/";
+    let parsed: Uri = url.parse().map_err(|_| match url.contains("://") {
+        true => TargetError::Url("it does not parse; percent-encode what is unusual in it"),
+        false => TargetError::Url(SCHEMES),
+    })?;
     let scheme = parsed.scheme_str().map(str::to_ascii_lowercase);
     let tls = match scheme.as_deref() {
         Some("http") => false,
         Some("https") => true,
-        _ => {
-            return Err(TargetError::Url(
-                "it must begin with http://, https:// or unix:/",
-            ));
-        }
+        _ => return Err(TargetError::Url(SCHEMES)),
     };
     let parts = parsed.into_parts();
     let (Some(authority), Some(scheme)) = (parts.authority, scheme) else {
@@ -80,11 +78,7 @@ pub(crate) fn tcp(url: &str, settings: &TargetSettings) -> Result<(Url, Way), Ta
     };
 
     let origin = format!("{scheme}://{address}");
-    let is_own = host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse()
-            .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
-    let proxy = (settings.proxies && !is_own && settings.guard.is_none())
+    let proxy = (settings.proxies && !is_loopback(host) && settings.guard.is_none())
         .then(|| {
             format!("{scheme}://{}/", host_and_port(host, port))
                 .parse()
@@ -141,6 +135,12 @@ pub(crate) fn unix(rest: &str) -> Result<(Url, Way), TargetError> {
         target,
     };
     Ok((url, Way::Unix(PathBuf::from(path))))
+}
+
+/// Whether a host is the machine itself.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let ip = host.parse().map(|ip: IpAddr| ip.to_canonical());
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The `Authorization` header (RFC 7617) of what is before the `@`.

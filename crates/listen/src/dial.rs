@@ -54,6 +54,7 @@ pub async fn tcp(
     let unreachable = |tried: &[String], source| Error::Connect {
         address: match tried {
             [] => shown.clone(),
+            [only] if *only == shown => shown.clone(),
             tried => format!("{shown} (tried {})", tried.join(", ")),
         },
         source,
@@ -271,10 +272,8 @@ mod tests {
         let Err(Error::Connect { address, source }) = refused else {
             panic!("it is refused: {refused:?}");
         };
-        assert_eq!(
-            address,
-            format!("127.0.0.1:{port} (tried 127.0.0.1:{port})")
-        );
+        // An address that was typed is named once.
+        assert_eq!(address, format!("127.0.0.1:{port}"));
         assert_eq!(source.to_string(), "127.0.0.1 is not for us");
 
         drop(listener);

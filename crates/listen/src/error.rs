@@ -156,10 +156,10 @@ impl Error {
     }
 }
 
-/// The reason behind a status, without the status that most reasons begin with.
+/// The reason behind a status, which some begin with once more, or are nothing else.
 fn because(status: &StatusCode, reason: &str) -> String {
-    let rest = reason.strip_prefix(&status.to_string()).unwrap_or(reason);
-    explained(rest.trim_start_matches([':', '.', ' ']))
+    let rest = reason.strip_prefix(&status.to_string());
+    explained(rest.map_or(reason, |rest| rest.trim_start_matches([':', '.', ' '])))
 }
 
 fn explained(reason: &str) -> String {

@@ -1,15 +1,20 @@
 //! The arguments of `hookbot forward`, and of `hookbot client` with gosmee's names for them.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::{Context, anyhow};
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use hookbot_forward::source::channel::ChannelKind;
 use hookbot_forward::{ScriptOptions, Selection, Settings, Tool};
+use tracing::Level;
 
-use super::delivery::{CommandArgs, TargetArgs};
+use super::takers::{CommandArgs, TargetArgs};
 use crate::cli::Failure;
+use crate::cli::gosmee::CONFIG_HINT;
 use crate::config::Span;
 
 /// Delivers messages to HTTP services and commands, each until it takes them.
@@ -18,15 +23,17 @@ use crate::config::Span;
 /// provider's signature still verifies. A target that is down gets everything once it is back, in
 /// order; one that refuses a message does not hold up the next, see hookbot dead.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(override_usage = USAGE, after_help = EXAMPLES)]
 pub(in crate::cli) struct ForwardArgs {
     /// Where messages come from: wss://TOKEN@example.com/sub/github/, or the channel of a smee or
     /// gosmee server, such as https://smee.io/abc.
+    #[arg(index = 1, required = false, required_unless_present = "new_url")]
+    #[arg(default_value_if("new_url", ArgPredicate::IsPresent, ""))]
     pub(super) source: String,
 
     /// Where they go: http://localhost:3000/hook, unix:/run/app.sock, unix:/run/app.sock:/hook.
     /// With several, none waits for another.
-    #[arg(required_unless_present_any = ["exec", "save"])]
+    #[arg(index = 2, required_unless_present_any = ["exec", "save", "new_url"])]
     pub(super) targets: Vec<String>,
 
     #[command(flatten)]
@@ -48,8 +55,8 @@ pub(in crate::cli) struct ForwardArgs {
 
     /// How many messages are on offer to a target at once. With --order-by those that have it in common
     /// stay in order; without it, none are.
-    #[arg(long, default_value_t = 1, value_name = "N", help_heading = "Delivery")]
-    pub(super) concurrency: usize,
+    #[arg(long, default_value = "1", value_name = "N", help_heading = "Delivery")]
+    pub(super) concurrency: NonZeroUsize,
 
     /// Messages for which this has the same value stay in order, for example body.repository.id.
     #[arg(
@@ -67,11 +74,10 @@ pub(in crate::cli) struct ForwardArgs {
         value_name = "FOLDER",
         help_heading = "Delivery"
     )]
-    #[arg(alias = "resume-state-file")]
     pub(super) state: Option<PathBuf>,
 
     /// Keep no place: begin with what comes next, and lose what is refused.
-    #[arg(long, conflicts_with = "state", help_heading = "Delivery")]
+    #[arg(long, help_heading = "Delivery")]
     pub(super) no_state: bool,
 
     /// The first time, begin behind this cursor, or with the oldest message there is (start).
@@ -112,8 +118,8 @@ pub(in crate::cli) struct ForwardArgs {
     pub(super) exec_on: Vec<String>,
 
     /// How many of them run at once.
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Commands")]
-    pub(super) exec_concurrency: usize,
+    #[arg(long, value_name = "N", default_value = "1", help_heading = "Commands")]
+    pub(super) exec_concurrency: NonZeroUsize,
 
     #[command(flatten)]
     pub(super) command: CommandArgs,
@@ -127,6 +133,10 @@ pub(in crate::cli) struct ForwardArgs {
         help_heading = "Commands"
     )]
     pub(super) save: Option<PathBuf>,
+
+    /// Have these scripts call HTTPie rather than curl.
+    #[arg(long, help_heading = "Commands")]
+    pub(super) httpie: bool,
 
     /// Send nothing to the targets: only --exec and --save.
     #[arg(long, short = 'n', alias = "noReplay", help_heading = "Commands")]
@@ -166,12 +176,7 @@ pub(in crate::cli) struct ForwardArgs {
     pub(super) source_kind: SourceKind,
 
     /// The key that a gosmee channel's events are encrypted for, as gosmee keygen writes it.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "GOSMEE_ENCRYPTION_KEY_FILE",
-        help_heading = "Source"
-    )]
+    #[arg(long, value_name = "FILE", help_heading = "Source")]
     pub(super) encryption_key_file: Option<PathBuf>,
 
     /// A header for the source, for example 'X-Team: infra'; may be repeated.
@@ -214,18 +219,23 @@ pub(in crate::cli) struct Choice {
     transform: Option<String>,
 }
 
-/// What gosmee calls what is called otherwise here.
+/// What gosmee has, and is called otherwise here or is nothing to choose.
 #[derive(Debug, Args)]
 struct Gosmee {
+    /// Print a new channel's URL, of the server that SOURCE is.
+    #[arg(long, short = 'u', hide = true)]
+    new_url: bool,
+    /// The last event's id, as gosmee has written it. Places are kept in its folder.
+    #[arg(long, hide = true, value_name = "FILE")]
+    resume_state_file: Option<PathBuf>,
+    #[arg(long, short = 'F', hide = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[arg(long, short = 'o', hide = true, value_name = "pretty|json")]
     output: Option<String>,
     #[arg(long, hide = true)]
     health_port: Option<u16>,
     #[arg(long, hide = true)]
-    httpie: bool,
-    #[arg(long, hide = true)]
     local_debug_url: Option<String>,
-    /// Colour is only for terminals, and `NO_COLOR` is heeded.
     #[arg(long, hide = true)]
     nocolor: bool,
     /// There is no such limit here.
@@ -234,9 +244,9 @@ struct Gosmee {
     /// smee's stream has events of one kind.
     #[arg(long, short = 'c', hide = true)]
     channel: Option<String>,
-    /// `RUST_LOG` chooses what is logged.
+    /// Where `RUST_LOG` says nothing.
     #[arg(long, hide = true)]
-    log_level: Option<String>,
+    log_level: Option<Level>,
 }
 
 /// What a source is.
@@ -264,6 +274,11 @@ impl SourceKind {
     }
 }
 
+const USAGE: &str = "\
+hookbot forward [OPTIONS] SOURCE TARGET...
+       hookbot forward [OPTIONS] SOURCE [TARGET...] --exec COMMAND
+       hookbot forward [OPTIONS] SOURCE [TARGET...] --save FOLDER";
+
 const EXAMPLES: &str = "\
 Examples:
   hookbot forward wss://TOKEN@example.com/sub/github/acme http://localhost:3000/hook
@@ -276,6 +291,10 @@ Examples:
 impl ForwardArgs {
     /// Refuses what no type could.
     pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.gosmee.config.is_some() {
+            let error = anyhow!("a configuration file of gosmee is not read: {CONFIG_HINT}");
+            return Err(Failure::Usage(error));
+        }
         if self.no_replay && self.exec.is_none() && self.save.is_none() {
             let error = anyhow!("with --no-replay there has to be --exec or --save");
             return Err(Failure::Usage(error));
@@ -296,10 +315,55 @@ impl ForwardArgs {
         self.quiet
     }
 
-    pub(super) fn health_address(&self) -> Option<SocketAddr> {
-        let port = self.gosmee.health_port.filter(|port| *port > 0);
-        self.health
-            .or_else(|| port.map(|port| (Ipv4Addr::UNSPECIFIED, port).into()))
+    /// Where health is told: at the first of these that can be had.
+    pub(super) fn health_addresses(&self) -> Vec<SocketAddr> {
+        match (self.health, self.gosmee.health_port) {
+            (Some(address), _) => vec![address],
+            (None, None | Some(0)) => Vec::new(),
+            (None, Some(port)) => vec![
+                (Ipv6Addr::UNSPECIFIED, port).into(),
+                (Ipv4Addr::UNSPECIFIED, port).into(),
+            ],
+        }
+    }
+
+    pub(super) fn wants_new_channel(&self) -> bool {
+        self.gosmee.new_url
+    }
+
+    /// Where places are kept, if that was said.
+    pub(super) fn state_folder(&self) -> Option<&Path> {
+        let beside = || self.gosmee.resume_state_file.as_deref()?.parent();
+        self.state.as_deref().or_else(beside)
+    }
+
+    /// Where a channel begins the first time.
+    pub(super) fn first_place(&self) -> Result<Option<String>, Failure> {
+        if let Some(id) = &self.after {
+            return place(id).map(Some);
+        }
+        let Some(file) = &self.gosmee.resume_state_file else {
+            return Ok(None);
+        };
+        match fs::read_to_string(file) {
+            Ok(text) if text.trim().is_empty() => Ok(None),
+            Ok(text) => place(text.trim()).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                let file = file.display();
+                Err(Failure::Usage(anyhow!("cannot read {file}: {error}")))
+            }
+        }
+    }
+
+    /// What is logged where `RUST_LOG` does not say.
+    pub(in crate::cli) fn log_level(&self) -> Option<Level> {
+        self.gosmee.log_level
+    }
+
+    /// Whether no output may be coloured.
+    pub(in crate::cli) fn is_colourless(&self) -> bool {
+        self.gosmee.nocolor
     }
 
     pub(super) fn script_options(&self) -> ScriptOptions {
@@ -307,7 +371,7 @@ impl ForwardArgs {
         if let Some(local) = &self.gosmee.local_debug_url {
             options.local.clone_from(local);
         }
-        if self.gosmee.httpie {
+        if self.httpie {
             options.tool = Tool::Httpie;
         }
         options
@@ -315,7 +379,7 @@ impl ForwardArgs {
 
     pub(super) fn settings(&self) -> Settings {
         Settings {
-            concurrency: self.concurrency,
+            concurrency: self.concurrency.get(),
             retries: self.retries,
             grace: self.grace.0,
             count: self.count,
@@ -335,7 +399,9 @@ impl ForwardArgs {
 
     fn in_order(&self, selection: Selection) -> Result<Selection, Failure> {
         match &self.order_by {
-            Some(key) => selection.key(key).map_err(usage),
+            Some(key) => selection
+                .key(key)
+                .map_err(|error| Failure::Usage(anyhow::Error::from(error).context("--order-by"))),
             None => Ok(selection),
         }
     }
@@ -350,7 +416,7 @@ impl Choice {
         };
         let text = match template.strip_prefix('@') {
             None => template.clone(),
-            Some(file) => std::fs::read_to_string(file)
+            Some(file) => fs::read_to_string(file)
                 .with_context(|| format!("cannot read {file}"))
                 .map_err(Failure::Usage)?,
         };
@@ -364,6 +430,17 @@ impl Choice {
             Some(filter) => selection.filter(filter).map_err(usage),
             None => Ok(selection),
         }
+    }
+}
+
+/// An event's id that a server can go on from: two numbers, as Redis makes them.
+fn place(text: &str) -> Result<String, Failure> {
+    let is_number = |text: &str| text.parse::<u64>().is_ok();
+    match text.split_once('-') {
+        Some((time, count)) if is_number(time) && is_number(count) => Ok(text.to_owned()),
+        _ => Err(Failure::Usage(anyhow!(
+            "{text:?} is no place in a channel: that is an event's id, such as 1769862600007-0"
+        ))),
     }
 }
 

@@ -23,8 +23,9 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) async fn bind(address: SocketAddr, report: Report) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+    /// Listens at the first of these addresses that can be had.
+    pub(super) async fn bind(addresses: &[SocketAddr], report: Report) -> io::Result<Self> {
+        let listener = TcpListener::bind(addresses).await?;
         tracing::info!("health is told on {}", listener.local_addr()?);
         Ok(Self { listener, report })
     }

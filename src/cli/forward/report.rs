@@ -1,7 +1,7 @@
 //! What a forwarder tells, as people or scripts read it.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anstyle::AnsiColor;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// How it is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(in crate::cli) struct Style {
     pub(in crate::cli) is_json: bool,
     pub(in crate::cli) is_quiet: bool,
@@ -21,6 +21,8 @@ pub(in crate::cli) struct Style {
     pub(in crate::cli) names_target: bool,
     /// Whether what is not taken is still where it came from, and not put aside.
     pub(in crate::cli) is_replay: bool,
+    /// Whether nothing is sent.
+    pub(in crate::cli) is_dry_run: bool,
 }
 
 /// Everything that is known of the forwarders of one process.
@@ -29,6 +31,8 @@ pub(in crate::cli) struct Report(Arc<Inner>);
 
 struct Inner {
     style: Style,
+    /// What to say once all sources are heard.
+    beginning: OnceLock<String>,
     begin: Instant,
     /// When each forwarder's source was last heard.
     heard: Mutex<Vec<Heard>>,
@@ -50,6 +54,7 @@ impl Report {
     pub(in crate::cli) fn new(style: Style, forwarders: usize) -> Self {
         Self(Arc::new(Inner {
             style,
+            beginning: OnceLock::new(),
             begin: Instant::now(),
             heard: Mutex::new(vec![Heard::Never; forwarders]),
             ready: watch::Sender::new(false),
@@ -95,10 +100,11 @@ impl Report {
             .unwrap_or_default()
     }
 
-    /// Says who is listened to for whom.
-    pub(super) fn begin(&self, pairing: &str) {
+    /// Says this, once all sources are heard.
+    pub(super) fn begin(&self, beginning: String) {
         if !self.0.style.is_json && !self.0.style.is_quiet {
-            anstream::eprintln!("forwarding {pairing}");
+            // It is begun once.
+            let _ = self.0.beginning.set(beginning);
         }
     }
 
@@ -115,20 +121,33 @@ impl Report {
         if self.0.style.is_json {
             let duration_ms = millis(duration);
             print(&json!({
-                "what": "summary", "delivered": delivered, "retried": retried, "parked": parked,
-                "skipped": skipped, "duration_ms": duration_ms,
+                "what": "summary", self.delivered(): delivered, "retried": retried,
+                "parked": parked, "skipped": skipped, "duration_ms": duration_ms,
             }));
             return;
         }
+        let done = if self.0.style.is_dry_run {
+            "would be sent"
+        } else {
+            "delivered"
+        };
         let aside = if self.0.style.is_replay {
             "not taken"
         } else {
             "put aside"
         };
         anstream::eprintln!(
-            "{delivered} delivered, {retried} retried, {parked} {aside}, {skipped} skipped in {}",
+            "{delivered} {done}, {retried} retried, {parked} {aside}, {skipped} skipped in {}",
             humantime::format_duration(Duration::from_millis(duration_ms(duration)))
         );
+    }
+
+    /// What scripts read of a message that was taken.
+    fn delivered(&self) -> &'static str {
+        match self.0.style.is_dry_run {
+            false => "delivered",
+            true => "would_send",
+        }
     }
 
     fn heard(&self) -> MutexGuard<'_, Vec<Heard>> {
@@ -142,6 +161,9 @@ impl Report {
                 heard[at] = Heard::At(Instant::now());
                 if !*self.0.ready.borrow() && !heard.contains(&Heard::Never) {
                     self.0.ready.send_replace(true);
+                    if let Some(beginning) = self.0.beginning.get() {
+                        anstream::eprintln!("{beginning}");
+                    }
                 }
                 return;
             }
@@ -152,7 +174,7 @@ impl Report {
             _ => {}
         }
         if self.0.style.is_json {
-            if let Some(line) = line_for_scripts(target, told) {
+            if let Some(line) = line_for_scripts(self.delivered(), target, told) {
                 print(&line);
             }
         } else {
@@ -162,7 +184,7 @@ impl Report {
 
     fn say(&self, target: &str, told: &Told<'_>) {
         let to = if self.0.style.names_target {
-            format!(" {target}")
+            format!("{target} ")
         } else {
             String::new()
         };
@@ -171,8 +193,7 @@ impl Report {
             Told::Delivered {
                 message, answer, ..
             } => {
-                let text = format!("{}{to}", answer.text);
-                self.line(message, AnsiColor::Green, &text, answer);
+                self.line(message, &to, AnsiColor::Green, &answer.text, answer);
             }
             Told::Failed {
                 message,
@@ -181,11 +202,8 @@ impl Report {
                 attempt,
             } => {
                 let again = again.as_secs_f32();
-                let text = format!(
-                    "{}{to}, attempt {attempt}, again in {again:.1} s",
-                    answer.text
-                );
-                self.line(message, AnsiColor::Yellow, &text, answer);
+                let text = format!("{}, attempt {attempt}, again in {again:.1} s", answer.text);
+                self.line(message, &to, AnsiColor::Yellow, &text, answer);
             }
             Told::Parked {
                 message,
@@ -200,7 +218,7 @@ impl Report {
                 };
                 let start = start_of_line(message);
                 let red = AnsiColor::Red.on_default();
-                show(&format!("{start} {red}{reason}{to}, {letter}{red:#}"));
+                show(&format!("{start} {to}{red}{reason}, {letter}{red:#}"));
             }
             Told::NotParked(error) => warn!(target, "{}", chain(error)),
             Told::Opened => warn!(
@@ -220,12 +238,12 @@ impl Report {
         }
     }
 
-    fn line(&self, message: &Message, color: AnsiColor, text: &str, answer: &Answer) {
+    fn line(&self, message: &Message, to: &str, color: AnsiColor, text: &str, answer: &Answer) {
         let mut line = start_of_line(message);
         let color = color.on_default();
         let took = humantime::format_duration(Duration::from_millis(duration_ms(answer.duration)));
         // Writing to a string does not fail.
-        let _ = write!(line, " {color}{text}{color:#} {took}");
+        let _ = write!(line, " {to}{color}{text}{color:#} {took}");
         show(&line);
     }
 }
@@ -250,7 +268,7 @@ fn start_of_line(message: &Message) -> String {
 }
 
 /// What scripts read, one object a line.
-fn line_for_scripts(target: &str, told: &Told<'_>) -> Option<Value> {
+fn line_for_scripts(delivered: &str, target: &str, told: &Told<'_>) -> Option<Value> {
     let about = |what: &str, message: &Message, more: Value| {
         let mut line = json!({
             "what": what,
@@ -279,7 +297,7 @@ fn line_for_scripts(target: &str, told: &Told<'_>) -> Option<Value> {
             attempt,
             answer,
         } => about(
-            "delivered",
+            delivered,
             message,
             json!({
                 "attempt": attempt, "code": answer.code, "text": answer.text,

@@ -3,7 +3,7 @@
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use hookbot_forward::Source;
 use hookbot_forward::source::channel::Channel;
 use hookbot_forward::source::hookbot::Hookbot;
@@ -12,7 +12,7 @@ use hookbot_listen::Endpoint;
 use hookbot_protocol::{self as protocol, Filter, Path};
 
 use super::arguments::{ForwardArgs, SourceKind};
-use super::delivery::header;
+use super::takers::header;
 use crate::cli::Failure;
 use crate::cli::listen::UNSAFE_IS_OK;
 
@@ -21,16 +21,39 @@ pub(super) fn open(args: &ForwardArgs) -> Result<Arc<dyn Source>, Failure> {
     if is_subscription(args) {
         return Ok(Arc::new(Hookbot::new(endpoint(args)?)));
     }
-    let settings = args.target.for_channel(&args.source_headers)?;
-    let channel = Channel::new(&args.source, args.source_kind.channel(), settings);
-    let channel = channel.context("the source can't be used");
-    let channel = channel.map_err(Failure::Usage)?;
+    let channel = channel(args)?;
     let Some(file) = &args.encryption_key_file else {
         return Ok(Arc::new(channel));
     };
+    if channel.is_smees() {
+        return Err(Failure::Usage(anyhow!(
+            "--encryption-key-file is for channels of gosmee servers"
+        )));
+    }
     let key = || -> anyhow::Result<_> { Ok(ChannelKey::parse(&std::fs::read(file)?)?) };
     let key = key().with_context(|| format!("cannot use the key in {}", file.display()));
     Ok(Arc::new(channel.key(key.map_err(Failure::Usage)?)))
+}
+
+/// The channel, or where the source names only a server, that.
+pub(super) fn channel(args: &ForwardArgs) -> Result<Channel, Failure> {
+    let settings = args.target.for_channel(&args.source_headers)?;
+    let channel = Channel::new(&args.source, args.source_kind.channel(), settings);
+    let channel = channel.context("the source can't be used");
+    channel.map_err(Failure::Usage)
+}
+
+/// The place where forwarding begins the first time, if the source does not know it.
+pub(super) fn first_place(args: &ForwardArgs) -> Result<Option<String>, Failure> {
+    if is_subscription(args) {
+        return Ok(None);
+    }
+    if args.since.is_some() {
+        return Err(Failure::Usage(anyhow!(
+            "--since is for subscriptions: a channel knows no times"
+        )));
+    }
+    args.first_place()
 }
 
 /// Whether the URL is that of a subscription: by its scheme, its token, or its path.

@@ -8,9 +8,9 @@ use hookbot_backfill::{Attempt, Delivery, Hook};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
-use crate::cli::delivery::{as_json, entry, row, shown};
+use crate::cli::listing::{as_json, entry, row, shown};
 use crate::cli::provider::{SigningArgs, WhichArgs, settle};
 use crate::cli::remote::{RemoteArgs, block_on};
 use crate::cli::resend::{Outcome, Resender};
@@ -21,11 +21,11 @@ use crate::config::Span;
 #[derive(Debug, Args)]
 pub(super) struct BackfillArgs {
     /// List the webhooks.
-    #[arg(long, conflicts_with_all = ["list_deliveries", "redeliver", "follow"])]
+    #[arg(long, short_alias = 'L', conflicts_with_all = ["list_deliveries", "redeliver", "follow"])]
     list_hooks: bool,
 
     /// List the deliveries, and send nothing.
-    #[arg(long, conflicts_with_all = ["redeliver", "follow"])]
+    #[arg(long, short_alias = 'D', conflicts_with_all = ["redeliver", "follow"])]
     list_deliveries: bool,
 
     /// Have the provider itself send them again, to where the webhook posts and signed by it.
@@ -73,9 +73,13 @@ pub(super) fn backfill(
                 "say where to send to, behind the webhook"
             )));
         }
-        ([extra, ..], _) => {
-            let extra = shown(extra);
-            return Err(Failure::Usage(anyhow!("{extra} is one argument too many")));
+        ([_, extra, ..], true) | ([extra, ..], false) => {
+            // It may be a URL with a token, out of its place.
+            let error = match extra.contains("://") {
+                true => anyhow!("{} is one argument too many", shown(extra)),
+                false => anyhow!("there is one argument too many"),
+            };
+            return Err(Failure::Usage(error));
         }
     };
     let signing = args.signing.signing()?;
@@ -173,6 +177,8 @@ impl Run<'_> {
             since = newest;
         }
         let Span(interval) = self.args.interval;
+        let asking = humantime::format_duration(interval);
+        anstream::eprintln!("following: asking every {asking}, until Ctrl-C");
         loop {
             match self.fresh(since).await {
                 Ok(deliveries) => {
@@ -270,7 +276,7 @@ impl Run<'_> {
         };
         match (refused, lost) {
             (0, 0) => {
-                info!("{done} {what}");
+                anstream::eprintln!("{done} {what}");
                 Ok(())
             }
             (0, lost) => Err(anyhow!("{done} {what}, {lost} lost").into()),

@@ -23,19 +23,16 @@ use super::forward::{prefix, subscription};
 /// taken.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-#[command(after_help = EXAMPLES)]
+#[command(override_usage = USAGE, after_help = EXAMPLES)]
 pub(super) struct ReplayArgs {
     #[command(subcommand)]
     provider: Option<Provider>,
 
     /// Folders or files that --save has written, here or in gosmee; or the URL of a subscription,
-    /// with where to begin: its log is sent up to now.
-    #[arg(required = true)]
-    from: Vec<String>,
-
-    /// Where to send them: an HTTP service, or what of a hookbot server is below /pub/.
-    #[arg(required = true)]
-    target: Option<String>,
+    /// with where to begin: its log is sent up to now. Last, where to send them: an HTTP service,
+    /// or what of a hookbot server is below /pub/.
+    #[arg(required = true, value_name = "FROM... TARGET")]
+    typed: Vec<String>,
 
     #[command(flatten)]
     send: SendArgs,
@@ -61,6 +58,11 @@ enum Provider {
     Gitlab(Box<gitlab::GitlabReplayArgs>),
 }
 
+const USAGE: &str = "\
+hookbot replay [OPTIONS] FROM... TARGET
+       hookbot replay github [OPTIONS] OWNER[/REPO] [HOOK_ID] TARGET
+       hookbot replay gitlab [OPTIONS] PROJECT [HOOK_ID] TARGET";
+
 const EXAMPLES: &str = "\
 Examples:
   hookbot replay saved/ http://localhost:3000/hook
@@ -69,18 +71,28 @@ Examples:
   hookbot replay 'wss://TOKEN@example.com/sub/stripe?since=2h' http://localhost:3000/hook
   hookbot replay --pace original saved/ https://TOKEN@example.com/pub/stripe";
 
+impl ReplayArgs {
+    /// Whether it is a provider that is asked what it has sent.
+    pub(super) fn asks_a_provider(&self) -> bool {
+        self.provider.is_some()
+    }
+}
+
 pub(super) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     match &args.provider {
         Some(Provider::Github(args)) => return github::run(args),
         Some(Provider::Gitlab(args)) => return gitlab::run(args),
         None => {}
     }
-    let target = |prefix| {
-        let target = args.target.as_deref().unwrap_or_default();
-        args.send.target.target(target, prefix)
+    let [from @ .., target] = &*args.typed else {
+        return Ok(());
     };
+    let target = |prefix| args.send.target.target(target, prefix);
     let is_url = |from: &String| from.contains("://");
-    match &*args.from {
+    match from {
+        [] => Err(Failure::Usage(anyhow!(
+            "say both what to send and where to send it"
+        ))),
         [url] if is_url(url) => block_on(async {
             let target = target(prefix(url))?;
             let past = past(args, url).await?;

@@ -27,7 +27,7 @@ impl ResignArgs {
         let (Some(provider), Some(secret)) = (self.resign, &self.secret) else {
             return Ok(None);
         };
-        Ok(Some(Resigner::new(provider, secret.read()?, url)))
+        Ok(Some(Resigner::new(provider, secret.read()?, url)?))
     }
 }
 

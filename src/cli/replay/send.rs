@@ -50,6 +50,10 @@ pub(super) struct SendArgs {
     #[arg(long)]
     json: bool,
 
+    /// Print nothing of what goes well.
+    #[arg(long, short, conflicts_with_all = ["json", "dry_run"])]
+    quiet: bool,
+
     #[command(flatten)]
     choice: Choice,
 
@@ -100,9 +104,10 @@ pub(super) async fn send(
     let replay = Replay::new(source, ReplayOptions { pace, since, until });
     let style = Style {
         is_json: args.json,
-        is_quiet: false,
-        names_target: false,
+        is_quiet: args.quiet,
         is_replay: true,
+        is_dry_run: args.dry_run,
+        ..Style::default()
     };
     let report = Report::new(style, 1);
     let missing = Arc::new(AtomicU64::new(0));

@@ -10,9 +10,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
-use super::report::{DeliveryReport, Retried};
+use super::report::{DeliveryReport, DeliveryState, Retried};
 use super::service::Service;
 use super::tally::{Figures, Tally};
 
@@ -25,6 +26,8 @@ pub(super) struct Entry {
     pub(super) url: String,
     pub(super) tally: Arc<Tally>,
     pub(super) aside: Option<Aside>,
+    /// Wakes it where the service wanted no more.
+    pub(super) resumed: Arc<Notify>,
 }
 
 /// What a delivery has put aside, and who would take it.
@@ -42,6 +45,22 @@ impl Board {
     /// How each delivery is doing, in the order of the file.
     pub(in crate::server) fn reports(&self) -> Vec<DeliveryReport> {
         self.lock().iter().map(DeliveryReport::new).collect()
+    }
+
+    /// Has the delivery of this name go on that has ended because its service wanted no more.
+    pub(in crate::server) fn resume(&self, delivery: &str) -> Result<(), String> {
+        let entries = self.lock();
+        let entry = entries.iter().find(|entry| entry.name == delivery);
+        let Some(Entry { tally, resumed, .. }) = entry else {
+            return Err(format!("there is no delivery {delivery}"));
+        };
+        let Figures { state, place, .. } = tally.figures();
+        if state != DeliveryState::Gone {
+            return Err(format!("{delivery} has not ended"));
+        }
+        tally.begin(place);
+        resumed.notify_one();
+        Ok(())
     }
 
     /// Offers a message again, once, that the delivery of this name has put aside. One that is

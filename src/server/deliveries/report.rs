@@ -66,8 +66,8 @@ pub enum DeliveryState {
     Retrying,
     /// The service fails so much that it is only asked now and then.
     Paused,
-    /// The service wants no more messages, and gets none until the server starts again or the
-    /// delivery changes.
+    /// The service wants no more messages, and gets none until the delivery is resumed or changed,
+    /// or the server starts again.
     Gone,
     /// It could not begin.
     Failed,

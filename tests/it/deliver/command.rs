@@ -150,3 +150,46 @@ async fn what_was_put_aside_is_listed_tried_again_and_dropped() {
     assert_eq!(dead(&["drop", "2"]).0, 0);
     assert_eq!(dead(&["list"]), (0, String::new()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_whose_service_wanted_no_more_goes_on_when_that_is_said() {
+    let is_back = Arc::new(AtomicBool::new(false));
+    let own = is_back.clone();
+    let mut target = Target::with(move |_| match own.load(Ordering::Relaxed) {
+        false => Answer::Reply(410, ""),
+        true => Answer::OK,
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[[deliver]]\nname = 'd'\ntopic = 'in/'\nurl = '{}'\nallow = '127.0.0.1'\n",
+        target.url("/"),
+    );
+    let (program, data) = start(folder.path(), &config);
+    deliveries(&data, |all| all.len() == 1);
+    let resume = |name| {
+        let output = hookbot(&["deliveries", "resume", name, "--data-dir", &data]);
+        (output.status.code().unwrap(), text(&output))
+    };
+    let refused = |name, reason| {
+        let (code, said) = resume(name);
+        assert!(code == 1 && said.contains(reason), "{code} {said}");
+    };
+    refused("d", "d has not ended");
+    refused("e", "there is no delivery e");
+
+    publish(&program, "1");
+    publish(&program, "2");
+    // However often it is said, one who still wants no more is asked once.
+    for wants_more in [false, true] {
+        assert_eq!(target.next().await.text(), "1");
+        deliveries(&data, |all| all[0]["state"] == "gone");
+        is_back.store(wants_more, Ordering::Relaxed);
+        assert_eq!(resume("d"), (0, "d goes on\n".to_owned()));
+    }
+    for body in ["1", "2"] {
+        assert_eq!(target.next().await.text(), body);
+    }
+    let all = deliveries(&data, |all| all[0]["delivered"] == 2);
+    assert_eq!(all[0]["state"], "running");
+}

@@ -10,11 +10,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Collected, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use sse_stream::Sse;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::envelope::{Envelope, Fidelity};
@@ -92,6 +93,12 @@ impl Channel {
         self
     }
 
+    /// Whether it is known to speak smee's protocol.
+    #[must_use]
+    pub fn is_smees(&self) -> bool {
+        self.kind == ChannelKind::Smee
+    }
+
     /// Waits at most so long before a new connection, rather than 30 s.
     #[must_use]
     pub fn retry_within(mut self, pause: Duration) -> Self {
@@ -104,6 +111,36 @@ impl Channel {
     pub fn silent_after(mut self, silence: Duration) -> Self {
         self.silence = silence;
         self
+    }
+
+    /// Has the server make a channel, and gives its URL. This one's own is the server's.
+    ///
+    /// # Errors
+    ///
+    /// What the server says, or that there is none.
+    pub async fn new_url(&self) -> Result<String, Trouble> {
+        let path = self.server.path_and_query().path().trim_end_matches('/');
+        let path = format!("{}/new", path.trim_end_matches("/new"));
+        let response = self.server.get(&path, HeaderMap::new()).await;
+        let response = response.map_err(|error| Trouble::Lost(error.to_string()))?;
+        let status = response.status();
+        let to = response.headers().get(header::LOCATION);
+        // smee sends browsers there, gosmee says it.
+        let url = match to.and_then(|to| to.to_str().ok()) {
+            Some(to) if status.is_redirection() => to.to_owned(),
+            _ if status.is_success() => {
+                let body = Limited::new(response.into_body(), LONGEST_URL).collect();
+                let body = timeout(self.silence, body).await;
+                let body = body.ok().and_then(Result::ok).map(Collected::to_bytes);
+                let body = body.unwrap_or_default();
+                String::from_utf8_lossy(&body).trim().to_owned()
+            }
+            _ => return Err(refused(status)),
+        };
+        let is_url = url.starts_with("http") && url.parse::<Uri>().is_ok();
+        is_url.then_some(url).ok_or_else(|| {
+            Trouble::Refused("the server does not answer with a channel's URL".to_owned())
+        })
     }
 
     /// The path of the channel's name: what is before its last slash, and what is behind it.
@@ -337,6 +374,9 @@ fn gap(data: &str) -> String {
         id("oldest_id")
     )
 }
+
+/// How much of an answer is read that should be a URL, in bytes.
+const LONGEST_URL: usize = 8 << 10;
 
 const EVENT_STREAM: &str = "text/event-stream";
 

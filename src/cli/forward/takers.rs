@@ -10,7 +10,7 @@ use hookbot_forward::{ExecSettings, Target, TargetSettings};
 use http::{HeaderName, HeaderValue};
 
 use crate::cli::Failure;
-use crate::config::Span;
+use crate::config::{Span, SpanError};
 
 /// How a target is reached.
 #[derive(Debug, Args)]
@@ -31,12 +31,9 @@ pub(in crate::cli) struct TargetArgs {
     headers: Vec<String>,
 
     /// How long a target may take to answer.
-    #[arg(long, value_name = "TIME", default_value = "30s")]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
+    #[arg(alias = "target-connection-timeout")]
     timeout: Span,
-
-    /// The same, in seconds, as gosmee has it.
-    #[arg(long, hide = true, value_name = "SECONDS")]
-    target_connection_timeout: Option<u64>,
 
     /// Believe whatever certificate a target has.
     #[arg(long, alias = "insecure-skip-tls-verify")]
@@ -83,10 +80,7 @@ impl TargetArgs {
                 Some(host) => HostHeader::Fixed(value(host)?),
             },
             headers: headers(&self.headers)?,
-            timeout: match self.target_connection_timeout {
-                Some(seconds) => Duration::from_secs(seconds.max(1)),
-                None => self.timeout.0,
-            },
+            timeout: self.timeout.0,
             ..TargetSettings::default()
         };
         settings.tls.insecure = self.insecure;
@@ -143,6 +137,14 @@ impl CommandArgs {
             variables: self.exec_env.clone(),
             prints_to_stderr,
         }
+    }
+}
+
+/// A length of time; a number alone counts seconds, as gosmee has it.
+fn seconds(text: &str) -> Result<Span, SpanError> {
+    match text.parse() {
+        Ok(seconds @ 1..) => Ok(Span(Duration::from_secs(seconds))),
+        _ => text.parse(),
     }
 }
 
