@@ -9,8 +9,8 @@ use crate::config::Config;
 
 /// Checks a configuration file, its templates and its circles included.
 ///
-/// Tells everything that is wrong with it at once, with line and column, and ends with 7. It needs
-/// neither a key nor any secret.
+/// Tells what is wrong with it, in all its tables at once, with line and column, and ends with 7. It
+/// needs neither a key nor any secret, and shows none.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
     /// The file.

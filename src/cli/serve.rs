@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::route_github::github;
 use super::{Failure, GlobalArgs};
 use crate::config::{
-    KeyArgs, KeyError, LimitsTable, Retain, ServerTable, Span, TokensTable, data_dir,
+    KeyArgs, KeyError, LimitsTable, PublicUrl, Retain, ServerTable, Span, TokensTable, data_dir,
 };
 use crate::server::{
     Bind, CallSettings, ConfigFile, Configuration, Control, DOOR, Listener, Patience, Server,
@@ -248,7 +248,7 @@ impl ServeArgs {
         let max_body = size(server.max_body, defaults.max_body);
         let tls = &self.tls;
         Settings {
-            public_url: server.public_url.clone(),
+            public_url: server.public_url.clone().map(|PublicUrl(url)| url),
             open_channels: server.open_channels,
             channels_token: server.channels_token,
             origins: server.origins.clone(),

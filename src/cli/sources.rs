@@ -12,8 +12,9 @@ use crate::server::admin::{Line, Question, SourceReport};
 
 /// Tells what came by each source of a running server, and which secrets matched.
 ///
-/// A secret that has matched nothing since its successor was given out is safe to remove. Tokens
-/// that were made with a previous key and are still used are listed, too.
+/// A secret that has matched nothing since its successor was given out is safe to remove; what came
+/// before the server started, or first read a secret, is not known. Tokens that were made with a
+/// previous key and are still used are listed, too.
 #[derive(Debug, Args)]
 pub(super) struct SourcesArgs {
     #[command(flatten)]
@@ -51,9 +52,14 @@ fn source(report: &SourceReport) -> Result<(), Failure> {
          {answered} answered, {unverified} unverified"
     ))?;
     for secret in &report.secrets {
-        let (label, number) = (&secret.label, secret.number);
-        let last = when(secret.last);
-        output::line(&format!("  secret {label}: matched {number} times, {last}"))?;
+        let (label, since, times) = (&secret.label, time(secret.since), times(secret.number));
+        let last = match secret.last {
+            0 => String::new(),
+            last => format!(", last {}", time(last)),
+        };
+        output::line(&format!(
+            "  secret {label}: matched {times} since {since}{last}"
+        ))?;
     }
     Ok(())
 }
@@ -68,17 +74,19 @@ fn previous(uses: &PreviousUse) -> Result<(), Failure> {
         last,
         ..
     } = uses;
-    let last = when(*last);
+    let (times, last) = (times(*number), time(*last));
     output::line(&format!(
-        "previous key {key}: token {token} on {path:?} from {address}, {number} times, {last}"
-    ))?;
-    Ok(())
+        "previous key {key}: token {token} on {path:?} from {address}, {times}, last {last}"
+    ))
 }
 
-fn when(seconds: u64) -> String {
-    if seconds == 0 {
-        return "never".to_owned();
+fn times(number: u64) -> String {
+    match number {
+        1 => "once".to_owned(),
+        number => format!("{number} times"),
     }
-    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-    format!("last {}", rfc3339(time))
+}
+
+fn time(seconds: u64) -> String {
+    rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }

@@ -71,12 +71,12 @@ struct RulesArgs {
     signature_header: Option<String>,
 
     /// How the signature is made.
-    #[arg(long, value_parser = algorithms())]
+    #[arg(long, value_parser = algorithms(), requires = "signature_header")]
     #[arg(default_value_t = Algorithm::HmacSha256)]
     algorithm: Algorithm,
 
     /// What the signature is written in.
-    #[arg(long, value_parser = encodings())]
+    #[arg(long, value_parser = encodings(), requires = "signature_header")]
     #[arg(default_value_t = Encoding::Hex)]
     encoding: Encoding,
 
@@ -85,25 +85,27 @@ struct RulesArgs {
         long,
         value_name = "TEXT",
         default_value = "",
-        hide_default_value = true
+        hide_default_value = true,
+        requires = "signature_header"
     )]
     prefix: String,
 
     /// What the secret is written in.
-    #[arg(long, value_parser = encodings())]
+    #[arg(long, value_parser = encodings(), requires = "signature_header")]
     #[arg(default_value_t = Encoding::Text)]
     key_encoding: Encoding,
 
     /// What is signed, of {id}, {timestamp}, {method}, {url}, {body} and {form}.
     #[arg(long, value_name = "TEXT", default_value = "{body}")]
+    #[arg(requires = "signature_header")]
     template: String,
 
     /// The header that holds the time, in seconds since 1970.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "signature_header")]
     timestamp_header: Option<String>,
 
     /// The header that holds the delivery's id.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "signature_header")]
     id_header: Option<String>,
 }
 

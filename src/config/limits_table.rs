@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde::Deserialize;
 
-use super::text::parsed;
+use super::text::{parsed, size, texts};
 use crate::server::{ForwardedHeader, Networks, NetworksError, Rate, Rules, TrustedProxies};
 
 /// What everybody may ask of the server, as flags say it and as a file does.
@@ -65,7 +65,7 @@ pub struct LimitsTable {
 
     /// How much memory the process may take before nothing new is let in; on Linux alone.
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
-    #[serde(deserialize_with = "parsed")]
+    #[serde(deserialize_with = "size")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_memory: Option<ByteSize>,
 
@@ -78,6 +78,8 @@ pub struct LimitsTable {
         value_delimiter = ',',
         help_heading = "Addresses"
     )]
+    #[serde(deserialize_with = "texts")]
+    #[cfg_attr(test, schemars(with = "super::route_table::OneOrMore"))]
     pub trusted_proxies: Vec<String>,
 
     /// The header in which trusted proxies name the client, x-forwarded-for or forwarded;
@@ -99,6 +101,8 @@ pub struct LimitsTable {
         value_delimiter = ',',
         help_heading = "Addresses"
     )]
+    #[serde(deserialize_with = "texts")]
+    #[cfg_attr(test, schemars(with = "super::route_table::OneOrMore"))]
     pub allow_addresses: Vec<String>,
 
     /// Addresses that may not, also where they are among those.
@@ -108,6 +112,8 @@ pub struct LimitsTable {
         value_delimiter = ',',
         help_heading = "Addresses"
     )]
+    #[serde(deserialize_with = "texts")]
+    #[cfg_attr(test, schemars(with = "super::route_table::OneOrMore"))]
     pub deny_addresses: Vec<String>,
 }
 
@@ -139,13 +145,33 @@ impl LimitsTable {
         }
     }
 
+    /// The entries of lists that are neither addresses nor the names of files: whose list it is,
+    /// which one, and why.
+    pub(super) fn flaws(&self) -> impl Iterator<Item = (&'static str, usize, NetworksError)> {
+        let lists = [
+            ("trusted_proxies", &self.trusted_proxies),
+            ("allow_addresses", &self.allow_addresses),
+            ("deny_addresses", &self.deny_addresses),
+        ];
+        lists.into_iter().flat_map(|(key, list)| {
+            list.iter().enumerate().filter_map(move |(at, entry)| {
+                let is_elsewhere = entry.starts_with("file:");
+                if is_elsewhere || (key == "trusted_proxies" && entry == LOCAL) {
+                    return None;
+                }
+                let error = Networks::parse([entry]).err()?;
+                Some((key, at, error))
+            })
+        })
+    }
+
     /// Makes these limits part of the rules.
     ///
     /// # Errors
     ///
     /// When a list of addresses can't be had.
     pub fn apply(&self, rules: &mut Rules) -> Result<(), NetworksError> {
-        let is_local = |entry: &&String| *entry == "unix";
+        let is_local = |entry: &&String| *entry == LOCAL;
         let networks = self.trusted_proxies.iter().filter(|entry| !is_local(entry));
         rules.proxies = TrustedProxies {
             networks: Networks::parse(networks)?,
@@ -168,6 +194,9 @@ impl LimitsTable {
         Ok(())
     }
 }
+
+/// What stands for whoever comes through a unix socket.
+const LOCAL: &str = "unix";
 
 #[cfg(test)]
 mod tests {

@@ -5,10 +5,12 @@
 mod data_dir;
 mod deliver_table;
 mod deliver_url;
+mod excerpt;
 mod file;
 mod keys;
 mod limits_table;
 mod problem;
+mod public_url;
 #[cfg(test)]
 mod reference;
 mod retain;
@@ -29,6 +31,7 @@ pub(crate) use keys::without_newline;
 pub use keys::{KeyArgs, KeyError, Secret};
 pub use limits_table::LimitsTable;
 pub use problem::{Problem, Problems};
+pub use public_url::{PublicUrl, PublicUrlError};
 pub use retain::{Retain, RetainError};
 pub use route_table::{PresetName, RouteTable};
 pub use server_table::ServerTable;

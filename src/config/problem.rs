@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::excerpt::{Excerpt, excerpt};
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -78,16 +80,22 @@ impl Problems {
         let begin = before.rfind('\n').map_or(0, |at| at + 1);
         let rest = &self.text[begin..];
         let source = rest.lines().next().unwrap_or_default();
+        let excerpt = excerpt(&self.text, begin, &problem.message);
         let indent = source.get(..start - begin).unwrap_or(source);
         let end = problem
             .place
             .end
             .clamp(start, begin + source.len().max(start - begin));
+        // How long it is what is left out is not shown either.
+        let end = match excerpt.is_cut {
+            true => end.min(begin + excerpt.shown.len()),
+            false => end,
+        };
         let marked = self.text.get(start..end).unwrap_or_default();
         Place {
             line: before.matches('\n').count() + 1,
             column: indent.chars().count() + 1,
-            source,
+            excerpt,
             indent,
             width: marked.chars().count().max(1),
         }
@@ -98,7 +106,7 @@ impl Problems {
 struct Place<'a> {
     line: usize,
     column: usize,
-    source: &'a str,
+    excerpt: Excerpt<'a>,
     indent: &'a str,
     width: usize,
 }
@@ -113,7 +121,9 @@ impl fmt::Display for Problems {
             let indent: String = indent
                 .map(|char| if char == '\t' { '\t' } else { ' ' })
                 .collect();
-            let source: String = place.source.chars().filter(is_shown).collect();
+            let shown = place.excerpt.shown.chars();
+            let source: String = shown.filter(is_shown).collect();
+            let rest = if place.excerpt.is_cut { " ..." } else { "" };
             let between = if number == 0 { "" } else { "\n" };
             writeln!(f, "{between}{}", problem.message)?;
             writeln!(
@@ -122,7 +132,7 @@ impl fmt::Display for Problems {
                 self.file, place.line, place.column
             )?;
             writeln!(f, "{margin} |")?;
-            writeln!(f, "{} | {source}", place.line)?;
+            writeln!(f, "{} | {source}{rest}", place.line)?;
             write!(f, "{margin} | {indent}{}", "^".repeat(place.width))?;
             match &problem.hint {
                 Some(hint) => writeln!(f, " {hint}")?,
@@ -144,6 +154,19 @@ fn is_shown(char: &char) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_secret_is_not_shown_with_the_line_that_it_is_in() {
+        let text = "[[source]]\nsecrets = 'hush'\n";
+        assert_eq!(
+            shown(text, 21..27),
+            "wrong\n --> f:2:11\n  |\n2 | secrets = ...\n  |           ^ so\n"
+        );
+        assert_eq!(
+            shown(text, 11..18),
+            "wrong\n --> f:2:1\n  |\n2 | secrets = ...\n  | ^^^^^^^ so\n"
+        );
+    }
+
     fn shown(text: &str, place: Range<usize>) -> String {
         let problem = Problem {
             hint: Some("so".to_owned()),
@@ -155,7 +178,7 @@ mod tests {
     #[test]
     fn a_problem_is_shown_below_its_line() {
         assert_eq!(
-            shown("a = 1\n\tü = 22\n", 12..14),
+            shown("[[route]]\n\tü = 22\n", 16..18),
             "wrong\n --> f:2:6\n  |\n2 | \tü = 22\n  | \t    ^^ so\n"
         );
     }

@@ -23,6 +23,11 @@ pub(super) struct NotFound {
     pub(super) reason: String,
 }
 
+/// Whether the secret is the text itself.
+pub(super) fn is_literal(text: &str) -> bool {
+    !text.starts_with("env:") && !text.starts_with("file:")
+}
+
 /// Finds the secret that `text` tells of: `env:NAME`, `file:PATH`, or itself, which is the
 /// `number`th then, counted from 1, of `owner`.
 pub(super) fn find(text: &str, number: usize, owner: &str) -> Result<Found, NotFound> {

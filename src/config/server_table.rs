@@ -6,8 +6,8 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde::Deserialize;
 
-use super::text::parsed;
-use super::{Retain, Span};
+use super::text::{parsed, size, texts};
+use super::{PublicUrl, Retain, Span};
 
 /// How the server behaves, as flags say it and as a file does: one type, so that they can't drift
 /// apart.
@@ -17,7 +17,9 @@ use super::{Retain, Span};
 pub struct ServerTable {
     /// The URL under which the world sees this server.
     #[arg(long, env = "HOOKBOT_PUBLIC_URL", value_name = "URL")]
-    pub public_url: Option<String>,
+    #[serde(deserialize_with = "parsed")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub public_url: Option<PublicUrl>,
 
     /// Serve the clients of smee, gosmee and webhook-over-websocket: whoever knows a channel's id
     /// may send to it and listen.
@@ -31,6 +33,8 @@ pub struct ServerTable {
     /// Another origin whose pages may connect with a browser's password, * for any; may be
     /// repeated.
     #[arg(long = "origin", value_name = "ORIGIN")]
+    #[serde(deserialize_with = "texts")]
+    #[cfg_attr(test, schemars(with = "super::route_table::OneOrMore"))]
     pub origins: Vec<String>,
 
     /// An origin whose pages may read event streams, * for any.
@@ -64,14 +68,14 @@ pub struct ServerTable {
 
     /// The largest body that may be published; 25MiB by default.
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
-    #[serde(deserialize_with = "parsed")]
+    #[serde(deserialize_with = "size")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_body: Option<ByteSize>,
 
     /// The largest body of a call; by default as --max-body. What is called streams, so it takes no
     /// memory.
     #[arg(long, value_name = "SIZE", help_heading = "Calls")]
-    #[serde(deserialize_with = "parsed")]
+    #[serde(deserialize_with = "size")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub call_max_body: Option<ByteSize>,
 
@@ -102,7 +106,7 @@ pub struct ServerTable {
     /// How many bytes of bodies may be on their way in at once; publishers without a token can
     /// take a quarter of it. 256MiB by default.
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
-    #[serde(deserialize_with = "parsed")]
+    #[serde(deserialize_with = "size")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_in_flight: Option<ByteSize>,
 

@@ -2,13 +2,14 @@
 
 use bytesize::ByteSize;
 use hookbot_protocol::Filter;
-use hookbot_signatures::{Algorithm, Encoding, Generic, Provider, Scheme, Secret};
+use hookbot_signatures::{Algorithm, Encoding, Generic, GenericError, Provider, Scheme, Secret};
 use http::StatusCode;
 use serde::Deserialize;
 
 use super::problem::Flaw;
-use super::secret_text::{self, Found, NotFound};
-use super::text::parsed;
+use super::secret_text::{self, Found, NotFound, is_literal};
+use super::table::meant;
+use super::text::{parsed, size};
 use super::{Span, Texts};
 use crate::server::{
     Fallback, FixedReply, Networks, NetworksError, OnFail, Promotion, Rate, Source, SourceError,
@@ -75,7 +76,7 @@ pub struct SourceTable {
     pub rate: Option<Rate>,
 
     /// The largest body, where that is to be less than the server's.
-    #[serde(deserialize_with = "parsed")]
+    #[serde(deserialize_with = "size")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub max_body: Option<ByteSize>,
 
@@ -209,6 +210,24 @@ impl SourceTable {
             let message = "a provider takes secrets, or nothing would ever verify";
             return Err(flaw("provider")(message.to_owned()));
         }
+        // Those that are elsewhere are looked at when they are read.
+        let own = self
+            .secrets
+            .0
+            .iter()
+            .zip(1..)
+            .filter(|(text, _)| is_literal(text));
+        for (text, number) in own {
+            let is_usable = |scheme: &Scheme| {
+                let secret = Secret::new(text.as_bytes());
+                secret.is_ok_and(|secret| scheme.accepts(&secret).is_ok())
+            };
+            if let Some(scheme) = scheme.as_ref().filter(|scheme| !is_usable(scheme)) {
+                let message =
+                    format!("literal {number} is not of the form that {scheme} gives out");
+                return Err(flaw("secrets")(message));
+            }
+        }
         let promote = self.promote.as_deref().map(|to| {
             let to = Filter::parse(to).map_err(|error| error.to_string())?;
             Promotion::new(to).map_err(|error| error.to_string())
@@ -217,6 +236,15 @@ impl SourceTable {
         let addresses = self.addresses.0.iter().filter(in_place);
         let addresses =
             Networks::parse(addresses).map_err(|error| flaw("addresses")(error.to_string()))?;
+        if let Some(wrong) = self
+            .content_types
+            .0
+            .iter()
+            .find(|own| !is_content_type(own))
+        {
+            let message = format!("`{wrong}` is no type such as application/json or text/*");
+            return Err(flaw("content_types")(message));
+        }
         let reply = self.reply.clone().map(|own| {
             let status = StatusCode::from_u16(own.status).ok();
             let status = status.filter(StatusCode::is_success);
@@ -261,11 +289,22 @@ impl SourceTable {
         let Some(provider) = &self.provider else {
             return Ok(None);
         };
-        let mut scheme = match (&**provider, &self.signature) {
-            ("generic", Some(table)) => {
-                let generic = table.generic().map_err(flaw("signature"))?;
-                Scheme::try_from(generic).map_err(|error| flaw("signature")(error.to_string()))?
+        for (key, is_said, owner) in [
+            ("verify_token", self.verify_token.is_some(), Provider::Meta),
+            (
+                "sns_topics",
+                !self.sns_topics.0.is_empty(),
+                Provider::AwsSns,
+            ),
+        ] {
+            if is_said && *provider != owner.name() {
+                let message = format!("only the provider `{owner}` has a `{key}`");
+                return Err(flaw(key)(message));
             }
+        }
+        let mut scheme = match (&**provider, &self.signature) {
+            ("generic", Some(table)) => Scheme::try_from(table.generic()?)
+                .map_err(|error| flaw(table.key_of(&error))(error.to_string()))?,
             ("generic", None) => {
                 let message = "a generic provider takes a `signature`, at least its header";
                 return Err(flaw("provider")(message.to_owned()));
@@ -278,8 +317,9 @@ impl SourceTable {
                 let provider: Result<Provider, _> = name.parse();
                 let unknown = |_| {
                     let names: Vec<_> = Provider::all().map(Provider::name).collect();
-                    let names = names.join(", ");
-                    flaw("provider")(format!("there are {names} and generic"))
+                    let names = [&names[..], &["generic"]].concat();
+                    let message = format!("unknown provider `{name}`: {}", meant(name, &names));
+                    flaw("provider")(message)
                 };
                 Scheme::from(provider.map_err(unknown)?)
             }
@@ -341,24 +381,15 @@ impl SourceTable {
 }
 
 impl SignatureTable {
-    fn generic(&self) -> Result<Generic, String> {
+    fn generic(&self) -> Result<Generic, Flaw> {
         let usual = Generic::new(&*self.header);
-        let algorithm = self.algorithm.as_deref().map(|text| {
-            let names: Result<Algorithm, _> = text.parse();
-            names.map_err(|error| format!("algorithm: {error}"))
-        });
-        let encoding = |text: &Option<String>, what: &str| {
-            let parsed = text.as_deref().map(|text| {
-                let names: Result<Encoding, _> = text.parse();
-                names.map_err(|error| format!("{what}: {error}"))
-            });
-            parsed.transpose()
-        };
+        let encoding = |text: &Option<String>, key| named(text, key, Encoding::all());
         Ok(Generic {
-            algorithm: algorithm.transpose()?.unwrap_or(usual.algorithm),
-            encoding: encoding(&self.encoding, "encoding")?.unwrap_or(usual.encoding),
+            algorithm: named(&self.algorithm, "signature.algorithm", Algorithm::all())?
+                .unwrap_or(usual.algorithm),
+            encoding: encoding(&self.encoding, "signature.encoding")?.unwrap_or(usual.encoding),
             prefix: self.prefix.clone(),
-            key_encoding: encoding(&self.key_encoding, "key_encoding")?
+            key_encoding: encoding(&self.key_encoding, "signature.key_encoding")?
                 .unwrap_or(usual.key_encoding),
             template: self.template.clone().unwrap_or(usual.template),
             timestamp_header: self.timestamp_header.clone(),
@@ -367,6 +398,52 @@ impl SignatureTable {
             header: usual.header,
         })
     }
+
+    /// Which key says what is wrong.
+    fn key_of(&self, error: &GenericError) -> &'static str {
+        let is = |own: &Option<String>, name: &str| own.as_deref() == Some(name);
+        match error {
+            GenericError::Template(_) => "signature.template",
+            GenericError::Header(name) if is(&self.timestamp_header, name) => {
+                "signature.timestamp_header"
+            }
+            GenericError::Header(name) if is(&self.id_header, name) => "signature.id_header",
+            GenericError::Header(_) => "signature.header",
+            _ => "signature",
+        }
+    }
+}
+
+/// Whether a body could be of this type: what none is of is refused for ever.
+fn is_content_type(text: &str) -> bool {
+    let is_token = |text: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte);
+        !text.is_empty() && text.bytes().all(is_plain)
+    };
+    let halves = text.split_once('/');
+    halves.is_some_and(|(kind, sub)| is_token(kind) && (sub == "*" || is_token(sub)))
+}
+
+/// The one of these that has this name.
+fn named<T: ToString>(
+    text: &Option<String>,
+    key: &'static str,
+    all: impl Iterator<Item = T>,
+) -> Result<Option<T>, Flaw> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let mut names = Vec::new();
+    for one in all {
+        let name = one.to_string();
+        if name == *text {
+            return Ok(Some(one));
+        }
+        names.push(name);
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let message = format!("unknown `{text}`: {}", meant(text, &names));
+    Err(Flaw { key, message })
 }
 
 /// Why a source that is said in a file can't be had. Names no secret.
@@ -464,7 +541,7 @@ mod tests {
             ),
             (
                 "topic = 'a'\nprovider = 'generic'\nsecrets = 's'\nsignature = { header = '' }",
-                "signature",
+                "signature.header",
             ),
         ] {
             assert_eq!(table(text).shape().unwrap_err().key, key, "{text}");

@@ -30,7 +30,7 @@ pub(super) fn read<T: DeserializeOwned + Default>(
             }
             Err(error) => {
                 let place = error.span().unwrap_or_else(|| value.span());
-                problems.push(Problem::new(place, error.message()));
+                problems.push(in_words(place, error.message()));
             }
         }
     }
@@ -38,8 +38,39 @@ pub(super) fn read<T: DeserializeOwned + Default>(
     T::deserialize(Deserializer::from(Spanned::new(table.span(), good))).unwrap_or_default()
 }
 
+/// What is wrong with a value, in the words of those who write files, and without the value: it may
+/// be a secret.
+fn in_words(place: Range<usize>, message: &str) -> Problem {
+    let Some((found, expected)) = message.rsplit_once(", expected ") else {
+        return Problem::new(place, message);
+    };
+    if let Some(name) = found.strip_prefix("unknown field ") {
+        // Each name is between two of these.
+        let known: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+        return unknown(place, name.trim_matches('`'), &known);
+    }
+    let expected = match expected {
+        "a string" | "path string" => "a text",
+        "a sequence" => "a list",
+        "a boolean" => "true or false",
+        "u16" | "u32" | "u64" | "usize" => "a number, 0 or more",
+        "a nonzero u32" => "a number, 1 or more",
+        other if other == "a map" || other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    Problem::new(place, format!("expected {expected}"))
+}
+
 /// A key that nobody knows, with the one that was perhaps meant.
 pub(super) fn unknown(place: Range<usize>, name: &str, known: &[&str]) -> Problem {
+    Problem {
+        hint: Some(meant(name, known)),
+        ..Problem::new(place, format!("unknown key `{name}`"))
+    }
+}
+
+/// Which name was perhaps meant, or else which there are.
+pub(super) fn meant(name: &str, known: &[&str]) -> String {
     let close = known
         .iter()
         .map(|known| {
@@ -50,18 +81,21 @@ pub(super) fn unknown(place: Range<usize>, name: &str, known: &[&str]) -> Proble
         })
         .filter(|(distance, known)| *distance <= known.len().max(4) / 3 + 1)
         .min_by_key(|(distance, _)| *distance);
-    let hint = match close {
+    match close {
         Some((_, known)) => format!("did you mean `{known}`?"),
         None => format!("there are {}", known.join(", ")),
-    };
-    Problem {
-        hint: Some(hint),
-        ..Problem::new(place, format!("unknown key `{name}`"))
     }
 }
 
-/// Where the value of a key is, or one of the values in its list.
+/// Where the value of a key is, or one of the values in its list; `a.b` is `b` in the table `a`.
 pub(super) fn place(table: &DeTable<'_>, key: &str, item: Option<usize>) -> Option<Range<usize>> {
+    if let Some((outer, inner)) = key.split_once('.') {
+        let outer = table.get(outer)?;
+        let DeValue::Table(table) = outer.get_ref() else {
+            return Some(outer.span());
+        };
+        return place(table, inner, item).or_else(|| Some(outer.span()));
+    }
     let value = table.get(key)?;
     match (value.get_ref(), item) {
         (DeValue::Array(list), Some(at)) => Some(list.get(at)?.span()),

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer, de};
 
 /// Reads a value the way a flag does.
@@ -13,6 +14,18 @@ where
 {
     let text = String::deserialize(reader)?;
     text.parse().map(Some).map_err(de::Error::custom)
+}
+
+/// Reads a size the way a flag does.
+pub(super) fn size<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<ByteSize>, D::Error> {
+    let text = String::deserialize(reader)?;
+    let wrong = |_| de::Error::custom("expected a size such as 500KiB, 10MiB or 1GiB");
+    text.parse().map(Some).map_err(wrong)
+}
+
+/// Reads one text, or a list of them.
+pub(super) fn texts<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<String>, D::Error> {
+    Texts::deserialize(reader).map(|Texts(texts)| texts)
 }
 
 /// One text, or a list of them.

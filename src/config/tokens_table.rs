@@ -1,4 +1,4 @@
-//! `[tokens]`: which tokens are good no longer.
+//! `[tokens]`: which tokens and channels are good no longer.
 
 use std::path::PathBuf;
 
@@ -6,20 +6,22 @@ use clap::Args;
 use hookbot_protocol::DenyList;
 use serde::{Deserialize, de};
 
+use super::text::texts;
+
 /// Tokens that are revoked, as flags say it and as a file does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Args, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TokensTable {
-    /// Tokens that are good no longer: a token's name, the token itself, or `sha256:` and its
-    /// SHA-256. Connections that such a token has opened are closed.
+    /// Tokens and channels that are good no longer: a token's name, the token or the channel's id
+    /// itself, or `sha256:` and its SHA-256. Connections that such a one has opened are closed.
     #[arg(skip)]
     #[serde(deserialize_with = "deny_list")]
-    #[cfg_attr(test, schemars(with = "Vec<String>"))]
+    #[cfg_attr(test, schemars(with = "super::route_table::OneOrMore"))]
     pub deny: DenyList,
 
-    /// A file of tokens that are revoked, one a line. Read again when it changes; connections that
-    /// such a token has opened are closed within a second.
+    /// A file of tokens and channels that are revoked, one a line. Read again when it changes;
+    /// connections that such a one has opened are closed within a second.
     #[arg(
         long,
         env = "HOOKBOT_DENY_FILE",
@@ -47,9 +49,10 @@ impl TokensTable {
 /// Reads a list of entries. What is no entry is not shown, for it may be a token with a slip in it.
 fn deny_list<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<DenyList, D::Error> {
     let mut list = DenyList::default();
-    for (number, text) in Vec::<String>::deserialize(reader)?.iter().enumerate() {
+    for (number, text) in texts(reader)?.iter().enumerate() {
         let entry = text.parse();
-        let entry = entry.map_err(|error| de::Error::custom(format!("{}: {error}", number + 1)));
+        let entry =
+            entry.map_err(|error| de::Error::custom(format!("entry {}: {error}", number + 1)));
         list.insert(entry?);
     }
     Ok(list)
@@ -63,9 +66,11 @@ mod tests {
     fn an_entry_that_revokes_nothing_is_numbered_and_not_shown() {
         let good: TokensTable = toml::from_str("deny = ['ada', 'bob']").unwrap();
         assert_eq!(good.deny.len(), 2);
+        let one: TokensTable = toml::from_str("deny = 'ada'").unwrap();
+        assert_eq!(one.deny.len(), 1);
         let slip = format!("deny = ['ada', '{}!']", "ab".repeat(32));
         let error = toml::from_str::<TokensTable>(&slip).unwrap_err();
-        assert!(error.message().starts_with("2: "), "{error}");
+        assert!(error.message().starts_with("entry 2: "), "{error}");
         assert!(!error.message().contains("abab"), "{error}");
     }
 }

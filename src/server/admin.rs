@@ -120,7 +120,9 @@ pub struct SourceReport {
 pub struct SecretReport {
     /// Where it is from.
     pub label: String,
-    /// How often it matched.
+    /// Since when the server has known it, in seconds since 1970.
+    pub since: u64,
+    /// How often it matched since then.
     pub number: u64,
     /// When last, in seconds since 1970; 0 for never.
     pub last: u64,
@@ -143,6 +145,7 @@ impl SourceReport {
             secrets: secrets
                 .map(|(secret, uses)| SecretReport {
                     label: secret.label.clone(),
+                    since: uses.since,
                     number: read(&uses.number),
                     last: read(&uses.last),
                 })

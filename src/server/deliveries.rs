@@ -28,6 +28,7 @@ use tracing::{debug, error, info, warn};
 
 use super::State;
 use super::address_guard::AddressGuard;
+use super::channels::masked;
 pub(super) use board::Board;
 use board::{Aside, Entry};
 pub use delivery::{Delivery, DeliveryError};
@@ -136,7 +137,8 @@ async fn start(state: &Arc<State>, delivery: Delivery, known: Known) -> Running 
     let (entry, work) = match ready {
         Ok(ready) => {
             let url = ready.service.target.to_string();
-            info!(delivery = name, topic = entry.topic, to = url, "delivering");
+            let topic = masked(&entry.topic);
+            info!(delivery = name, topic = &*topic, to = url, "delivering");
             let service = ready.service.clone();
             let aside = ready.forwarder.letters.clone();
             let aside = aside.map(|letters| Aside { letters, service });
@@ -297,11 +299,11 @@ fn tell(name: String, tally: Arc<Tally>) -> Tell {
                 attempt,
                 answer,
             } => {
-                let (cursor, topic) = (&message.event.cursor, &message.event.topic);
+                let (cursor, topic) = (&message.event.cursor, masked(&message.event.topic));
                 info!(
                     delivery,
                     cursor,
-                    topic,
+                    topic = &*topic,
                     attempt,
                     answer = answer.text,
                     "delivered"

@@ -10,6 +10,7 @@ use http::header::CONTENT_TYPE;
 
 use super::error::HttpError;
 use super::rate::Bucket;
+use super::service::now;
 use super::source::{OnFail, Source};
 use super::transport::Peer;
 
@@ -36,11 +37,23 @@ pub(super) struct Tally {
 }
 
 /// How often a secret matched, and when last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Uses {
+    /// When counting began, in seconds since 1970.
+    pub(super) since: u64,
     pub(super) number: AtomicU64,
     /// In seconds since 1970; 0 for never.
     pub(super) last: AtomicU64,
+}
+
+impl Uses {
+    fn new() -> Self {
+        Self {
+            since: now(),
+            number: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
 }
 
 /// What is to become of a message.
@@ -81,7 +94,9 @@ impl Gate {
             tally: before
                 .map(|before| before.tally.clone())
                 .unwrap_or_default(),
-            uses: uses.map(Option::unwrap_or_default).collect(),
+            uses: uses
+                .map(|uses| uses.unwrap_or_else(|| Arc::new(Uses::new())))
+                .collect(),
         }
     }
 

@@ -75,7 +75,7 @@ use crate::config::ConfigError;
 pub use address_guard::{AddressGuard, ForbiddenAddress};
 pub use call::CallSettings;
 use call::Exchange;
-use channels::Responders;
+use channels::{ChannelId, Responders};
 pub use configuration::{ConfigFile, Configuration, LoadedConfig};
 use deliveries::Board;
 pub use deliveries::{
@@ -367,10 +367,10 @@ impl Control {
         self.review(!same_keys).await;
     }
 
-    /// Has these tokens, besides those of the rules, be good no longer, and those of an earlier
-    /// call be good again. Subscribers who came with one are closed.
+    /// Has these tokens and channels, besides those of the rules, be good no longer, and those of an
+    /// earlier call be good again. Subscribers who came with one are closed.
     pub async fn revoke(&self, tokens: DenyList) {
-        info!(entries = tokens.len(), "tokens are revoked");
+        info!(entries = tokens.len(), "tokens and channels are revoked");
         self.0.revoked.store(Arc::new(tokens));
         self.review(false).await;
     }
@@ -428,13 +428,23 @@ impl State {
 
     /// Whether one who has come with this, from there, is still welcome.
     fn may_stay(&self, pass: &Pass, address: Option<IpAddr>) -> bool {
-        let rules = &self.book.load().rules;
+        let book = self.book.load();
+        let rules = &book.rules;
         let peer = address.map_or(Peer::Local, |ip| Peer::Ip((ip, 0).into()));
         let is_denied = match pass {
             Pass::Token(token) => rules.denied.denies(token) || self.revoked.load().denies(token),
-            Pass::Channel(_) => false,
+            Pass::Channel(id) => self.denies_channel(&book, id),
         };
         !is_denied && rules.admits(peer).is_ok()
+    }
+
+    /// Whether this channel is revoked.
+    fn denies_channel(&self, book: &Rulebook, id: &ChannelId) -> bool {
+        let lists = [&book.rules.denied, &self.revoked.load()];
+        let fingerprint = id.fingerprint();
+        lists
+            .iter()
+            .any(|list| list.denies_fingerprint(&fingerprint))
     }
 
     /// Ends open work in the order in which one part feeds the next, so that what was

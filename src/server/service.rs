@@ -3,6 +3,7 @@
 //! The order of the checks is the protocol's: a malformed path, a bad token, a missing unsafe
 //! header, a wrong method. Nothing of a body is read before all of them have passed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -51,10 +52,16 @@ pub(super) async fn respond(
         scheme,
         connection,
     };
+    let mut refused = None;
     let (mut reply, read) = match answer(asked, request, flaw, &mut name).await {
         Ok(answered) => answered,
         Err(error) => {
             state.metrics.refused(error.reason());
+            refused = Some(match &error {
+                // It tells whoever sets up a provider what to look for.
+                HttpError::Signature(refusal) => refusal.to_string().into(),
+                error => Cow::Borrowed(error.reason()),
+            });
             (error.reply(), None)
         }
     };
@@ -79,7 +86,7 @@ pub(super) async fn respond(
         download.log_as(LogLine {
             peer,
             method,
-            path,
+            path: masked(&path).into_owned(),
             status,
             token: name.map(|name| name.to_string()),
             began,
@@ -87,10 +94,11 @@ pub(super) async fn respond(
         return reply;
     }
     let ms = began.elapsed().as_secs_f64() * 1e3;
-    // Quoted, the path can't break the line; without its query, it has no token.
-    let path = masked(&path);
-    let token = name.as_ref().map(Name::as_str);
-    info!(target: "hookbot::request", %peer, %method, ?path, status, bytes, ms = (ms * 1e3).round() / 1e3, token);
+    // Quoted, the path can't break the line; without its query, it has no token. A method may be
+    // any word.
+    let (path, method) = (masked(&path), masked(method.as_str()));
+    let (token, refused) = (name.as_ref().map(Name::as_str), refused.as_deref());
+    info!(target: "hookbot::request", %peer, %method, ?path, status, bytes, ms = (ms * 1e3).round() / 1e3, token, refused);
     reply
 }
 

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tracing::debug;
 
 use super::State;
-use super::channels::Dialect;
+use super::channels::{Dialect, masked};
 use super::credentials::Access;
 use super::error::HttpError;
 use super::event_stream::EventStream;
@@ -302,5 +302,5 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
 /// Where a WebSocket client finds `path`, as the outside world sees this server.
 pub(super) fn websocket_url(asked: Asked<'_>, path: &Path, headers: &HeaderMap) -> String {
     let base = asked.base_url(headers).replacen("http", "ws", 1);
-    format!("{base}{}", path.as_str().escape_default())
+    format!("{base}{}", masked(path.as_str()).escape_default())
 }

@@ -234,12 +234,14 @@ def test_the_time_can_be_given(at, code, word):
         (["verify", "github", "--secret-env", "S", "--tolerance", "5m"], "tolerance"),
         (["verify", "github", "--secret-env", "S", "--topic", "arn:"], "--topic"),
         (["verify", "generic", "--secret-env", "S"], "--signature-header"),
+        (["sign", "github", "--secret-env", "S", "--prefix", "x"], "--signature-header"),
         (["sign", "svix", "--secret-env", "S"], "secret"),
+        (["sign", "svix", "--secret-env", "W"], "cannot be signed: no svix-id header\n"),
         (["sign", "aws-sns", "--secret-env", "S"], "aws-sns"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else part,
 )
 def test_what_cannot_be_verified_or_signed_ends_with_2(arguments, word):
-    done = hookbot(*arguments, S="a secret", EMPTY="", NONE=None)
+    done = hookbot(*arguments, S="a secret", W="whsec_c2VjcmV0", EMPTY="", NONE=None)
     assert (done.returncode, done.stdout) == (2, "")
     assert word in done.stderr

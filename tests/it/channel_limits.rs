@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hookbot::server::{Networks, Rate};
 use hookbot_log::Limit;
-use hookbot_protocol::{Filter, Key, Keys, Offset};
+use hookbot_protocol::{DenyList, Filter, Fingerprint, Key, Keys, Offset};
 use tokio::io::AsyncWriteExt;
 
 use crate::canaries::Kept;
@@ -222,6 +222,56 @@ async fn an_address_that_is_refused_is_refused_here_as_well() {
 }
 
 #[tokio::test]
+async fn a_channel_that_is_revoked_is_closed_and_answers_as_one_that_is_made_up() {
+    let server = open(|_| {}).await;
+    let (revoked, other) = (mint(&server).await, mint(&server).await);
+    let calls = channel_calls::mint(&server).await;
+    let connect = async |path: String| {
+        let (mut stream, _) = Stream::open(&server, &path, "").await;
+        stream.next().await.unwrap();
+        stream
+    };
+    let mut smee = connect(format!("/smee/{revoked}")).await;
+    let mut gosmee = connect(format!("/smee/events/{revoked}")).await;
+    let mut stays = connect(format!("/smee/{other}")).await;
+    let path = format!("/ws/{calls}");
+    let mut client = server.try_subscribe(&path, &[]).await.unwrap();
+
+    let by_hash = format!("sha256:{}", Fingerprint::of(&calls));
+    let list = DenyList::parse(&format!("{revoked}\n{by_hash}")).unwrap();
+    server.control.revoke(list.clone()).await;
+    assert_eq!(client.close_code().await, 1008);
+    while smee.next().await.is_some() {}
+    while gosmee.next().await.is_some() {}
+    let lines = [
+        format!("POST /smee/{revoked}"),
+        format!("GET /smee/{revoked}"),
+        format!("GET /smee/events/{revoked}"),
+        format!("POST /smee/replay/{revoked}?token={}", token("/")),
+        format!("GET /ws/{calls}"),
+        format!("POST /webhook/{calls}/a"),
+    ];
+    for line in &lines {
+        let reply = server.request(line, &[], b"x").await;
+        let (before, id) = line.split_once("hbc_").unwrap();
+        let made_up = format!("{before}hbc_{}{}", "A".repeat(40), &id[40..]);
+        let unknown = server.request(&made_up, &[], b"x").await;
+        assert_eq!((reply.status, reply.body), (404, unknown.body), "{line}");
+    }
+    assert_eq!(stored(&server).await, 0);
+    assert_eq!(post(&server, &other).await.status, 200);
+    assert!(stays.next().await.is_some());
+
+    // The other list, that of the configuration, does the same.
+    server.control.revoke(DenyList::default()).await;
+    assert_eq!(post(&server, &revoked).await.status, 200);
+    let mut rules = server.control.rules();
+    rules.denied = list;
+    server.control.replace(rules).await;
+    assert_eq!(post(&server, &revoked).await.status, 404);
+}
+
+#[tokio::test]
 async fn no_id_is_found_in_anything_that_is_logged_or_counted() {
     let lines = Kept::default();
     let subscriber = tracing_subscriber::fmt()
@@ -269,9 +319,12 @@ async fn no_id_is_found_in_anything_that_is_logged_or_counted() {
         format!("GET /{calls}"),
     ] {
         let reply = server.request(&line, &[UNSAFE_IS_OK], b"x").await;
-        if reply.status >= 400 && reply.status != 426 {
-            // Error pages are shown around. What one should have typed is not an error page.
-            assert!(!reply.body.contains(&id[4..]), "{line}: {reply:?}");
+        if reply.status >= 400 {
+            // Error pages are shown around.
+            assert!(
+                ![&id, &calls].iter().any(|id| reply.body.contains(&id[4..])),
+                "{line}: {reply:?}"
+            );
         }
     }
     drop((stream, listener, client));

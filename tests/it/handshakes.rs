@@ -95,6 +95,11 @@ async fn a_provider_that_asks_whether_anybody_is_there_is_answered_and_nobody_he
     }
     // Discord looks whether a wrong signature is refused, before it believes the right one.
     assert_eq!(get("POST /unsafe/pub/discord").await.status, 401);
+    let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    let (path, ping) = ("/unsafe/pub/discord", br#"{"type":0}"#);
+    let reply = post(&server, Provider::Discord, path, seed, &[], ping).await;
+    assert_eq!((reply.status, &*reply.body), (204, ""));
+    assert!(reply.header("content-type").is_some());
 
     let last = server.request("POST /unsafe/pub/last", &[], b"last").await;
     assert_eq!(last.status, 200);

@@ -127,11 +127,11 @@ async fn a_secret_is_rotated_in_the_file_and_the_command_tells_when_the_old_one_
         "{shown}"
     );
     assert!(
-        shown.contains(&format!("secret {new}: matched 1 times, last 20")),
+        shown.contains(&format!("secret {new}: matched once since 20")),
         "{shown}"
     );
     assert!(
-        shown.contains(&format!("secret {old}: matched 2 times, last 20")),
+        shown.contains(&format!("secret {old}: matched 2 times since 20")),
         "{shown}"
     );
     assert!(!shown.contains("canary"), "{shown}");
@@ -198,6 +198,12 @@ async fn a_check_needs_no_secret_and_a_start_does() {
             .unwrap()
             .ends_with("good, 0 routes, 1 source\n")
     );
+    let latin = folder.path().join("latin.toml");
+    fs::write(&latin, b"[server]\n# \xfc").unwrap();
+    let checked = hookbot(&["check", latin.to_str().unwrap()]);
+    assert_eq!(checked.status.code(), Some(7), "{checked:?}");
+    let shown = String::from_utf8(checked.stderr).unwrap();
+    assert!(shown.contains("latin.toml:2:3"), "{shown}");
     let start = [
         "serve",
         "--memory",

@@ -7,6 +7,7 @@ use hookbot_protocol::Filter;
 use hookbot_signatures::Provider;
 use http::StatusCode;
 
+use crate::canaries::Kept;
 use crate::providers::{SECRET, event, events, post, promoted, rules, source, start};
 use crate::support::{Options, TestServer};
 
@@ -39,6 +40,27 @@ async fn what_verified_is_promoted_and_says_by_whom() {
     assert_eq!(message["verified_by"], "github");
     assert_eq!(message["source"], "/unsafe/github.com/");
     assert_eq!(message["body"], "{2}");
+}
+
+#[tokio::test]
+async fn the_log_says_why_a_request_was_refused() {
+    let lines = Kept::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(lines.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let server = start(vec![source("/unsafe/gh", Provider::Github)]).await;
+    let path = "/unsafe/pub/gh";
+    for (secret, status) in [(SECRET, 200), ("a guess", 401)] {
+        let reply = post(&server, Provider::Github, path, secret, &[], b"{}").await;
+        assert_eq!(reply.status, status);
+    }
+    assert_eq!(server.request("POST /pub/a", &[], b"").await.status, 401);
+    let log = lines.text();
+    let refusals = log.lines().filter_map(|line| line.split_once("refused="));
+    let refusals: Vec<_> = refusals.map(|(_, why)| why).collect();
+    assert_eq!(refusals, ["\"no secret matches\"", "\"token\""], "{log}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Tokens that are no longer good, though their key is.
+//! Tokens and ids of channels that are no longer good, though their key is.
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -7,11 +7,11 @@ use crate::fingerprint::Fingerprint;
 use crate::name::Name;
 use crate::token::Token;
 
-/// The tokens that are revoked. It holds no token, only names and fingerprints.
+/// The tokens and channels that are revoked. It holds none of them, only names and fingerprints.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DenyList {
     names: HashSet<Name>,
-    tokens: HashSet<Fingerprint>,
+    fingerprints: HashSet<Fingerprint>,
 }
 
 /// One entry of a deny list.
@@ -19,8 +19,8 @@ pub struct DenyList {
 pub enum Denied {
     /// Every token of this name, whatever its path.
     Name(Name),
-    /// One token.
-    Token(Fingerprint),
+    /// One token, or one channel.
+    Fingerprint(Fingerprint),
 }
 
 impl DenyList {
@@ -46,7 +46,7 @@ impl DenyList {
     pub fn insert(&mut self, denied: Denied) {
         match denied {
             Denied::Name(name) => self.names.insert(name),
-            Denied::Token(fingerprint) => self.tokens.insert(fingerprint),
+            Denied::Fingerprint(fingerprint) => self.fingerprints.insert(fingerprint),
         };
     }
 
@@ -57,14 +57,21 @@ impl DenyList {
     #[must_use]
     pub fn denies(&self, token: &Token) -> bool {
         let by_name = || token.name().is_some_and(|name| self.names.contains(name));
-        let by_itself = || !self.tokens.is_empty() && self.tokens.contains(&token.fingerprint());
+        let by_itself =
+            || !self.fingerprints.is_empty() && self.denies_fingerprint(&token.fingerprint());
         by_name() || by_itself()
+    }
+
+    /// Whether what has this fingerprint is revoked: a token by itself, or a channel.
+    #[must_use]
+    pub fn denies_fingerprint(&self, fingerprint: &Fingerprint) -> bool {
+        self.fingerprints.contains(fingerprint)
     }
 
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.names.len() + self.tokens.len()
+        self.names.len() + self.fingerprints.len()
     }
 
     /// Whether nothing is revoked.
@@ -83,22 +90,38 @@ impl Extend<Denied> for DenyList {
 impl FromStr for Denied {
     type Err = DeniedError;
 
-    /// Reads a name, `sha256:` and a fingerprint, or a token, of which only the fingerprint is
-    /// kept.
+    /// Reads a name, `sha256:` and a fingerprint, or a token or the id of a channel, of which only
+    /// the fingerprint is kept.
     fn from_str(text: &str) -> Result<Self, DeniedError> {
         if let Some(hash) = text.strip_prefix("sha256:") {
-            return hash.parse().map(Self::Token).map_err(|_| DeniedError);
+            return hash.parse().map(Self::Fingerprint).map_err(|_| DeniedError);
         }
         if let Ok(token) = text.parse::<Token>() {
-            return Ok(Self::Token(token.fingerprint()));
+            return Ok(Self::Fingerprint(token.fingerprint()));
+        }
+        if is_channel(text) {
+            return Ok(Self::Fingerprint(Fingerprint::of(text)));
         }
         text.parse().map(Self::Name).map_err(|_| DeniedError)
     }
 }
 
+/// Whether a text looks like the id of a channel. By which key it was made is not looked at.
+fn is_channel(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let encoded = text.strip_prefix(CHANNEL);
+    encoded.is_some_and(|own| own.len() == CHANNEL_DIGITS && own.bytes().all(is_plain))
+}
+
+/// What the id of a channel begins with; a name is shorter than one.
+const CHANNEL: &str = "hbc_";
+
+/// How much base64 follows.
+const CHANNEL_DIGITS: usize = 40;
+
 /// The text revokes nothing. It is not shown, for it may be a token with a slip in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a token's name, a token, or sha256: and a token's SHA-256")]
+#[error("expected a token's name, a token, a channel's id, or sha256: and the SHA-256 of either")]
 pub struct DeniedError;
 
 /// A line of a deny list revokes nothing.
@@ -138,6 +161,26 @@ mod tests {
         ] {
             let list = DenyList::parse(list).unwrap();
             assert_eq!([&plain, &ada, &bob].map(|token| list.denies(token)), denied);
+        }
+    }
+
+    #[test]
+    fn a_channel_is_denied_by_its_id_or_its_hash_and_others_are_not() {
+        let (id, other) = ("a-_9".repeat(10), "b".repeat(40));
+        let [id, other] = [id, other].map(|text| format!("hbc_{text}"));
+        let hash = format!("sha256:{}", Fingerprint::of(&id));
+        for list in [&id, &hash] {
+            let list = DenyList::parse(list).unwrap();
+            assert!(list.denies_fingerprint(&Fingerprint::of(&id)));
+            assert!(!list.denies_fingerprint(&Fingerprint::of(&other)));
+        }
+        for slip in [
+            &id[1..],
+            &id[..43],
+            &format!("{id}a"),
+            &format!("{}.", &id[..43]),
+        ] {
+            assert!(DenyList::parse(slip).is_err(), "{slip}");
         }
     }
 

@@ -39,7 +39,9 @@ impl Scheme {
             Provider::Gitlab => header(&["x-gitlab-event"]).or_else(|| field("object_kind")),
             Provider::Bitbucket => header(&["x-event-key"]),
             Provider::Jira => field("webhookEvent"),
-            Provider::Stripe | Provider::StandardWebhooks | Provider::Discord => field("type"),
+            Provider::Stripe | Provider::StandardWebhooks => field("type"),
+            // Interactions have a number, webhook events a name as well.
+            Provider::Discord => field("event.type").or_else(|| field("type")),
             Provider::Svix => field("type").or_else(|| field("eventType")),
             Provider::Slack => slack(request.body),
             Provider::Shopify => header(&["x-shopify-topic"]),
@@ -155,7 +157,13 @@ mod tests {
                 r#"{"action":{"type":"updateCard"}}"#,
                 "updateCard",
             ),
-            ("discord", &[], r#"{"type":1}"#, "1"),
+            ("discord", &[], r#"{"type":2}"#, "2"),
+            (
+                "discord",
+                &[],
+                r#"{"type":1,"event":{"type":"ENTITLEMENT_CREATE"}}"#,
+                "ENTITLEMENT_CREATE",
+            ),
             ("sendgrid", &[], r#"[{"event":"dropped"}]"#, "dropped"),
             (
                 "linear",

@@ -70,7 +70,8 @@ impl Scheme {
             }
             Provider::Zoom => {
                 let matched = verify().filter(|_| is_field("event", "endpoint.url_validation"))?;
-                let token = field("payload.plainToken").filter(|token| is_token(token))?;
+                let token =
+                    field("payload.plainToken").filter(|token| is_token(token.as_bytes()))?;
                 let mac = hmac_sha256(secrets[matched.secret].expose(), token.as_bytes());
                 Some(Answer::json(&json!({
                     "plainToken": token,
@@ -78,7 +79,7 @@ impl Scheme {
                 })))
             }
             Provider::X if is("GET") => {
-                let token = asked("crc_token").filter(|token| is_token(token))?;
+                let token = asked("crc_token").filter(|token| is_token(token.as_bytes()))?;
                 let mac = hmac_sha256(secrets.first()?.expose(), token.as_bytes());
                 let mac = Encoding::Base64.encode(mac)?;
                 Some(Answer::json(
@@ -103,8 +104,18 @@ impl Scheme {
                 (events == "[]" && (is_test || verify().is_some())).then(|| Answer::text(""))
             }
             Provider::Discord => {
-                verify().filter(|_| is_field("type", "1"))?;
-                Some(Answer::json(&json!({ "type": 1 })))
+                verify()?;
+                match &*field("type")? {
+                    // A ping among its webhook events, where 1 is an event and not a ping.
+                    "0" => Some(Answer {
+                        status: 204,
+                        ..Answer::text("")
+                    }),
+                    "1" if field("event.type").is_none() => {
+                        Some(Answer::json(&json!({ "type": 1 })))
+                    }
+                    _ => None,
+                }
             }
             Provider::AwsSns => {
                 let message = sns::Message::parse(request.body).ok()?;
@@ -120,8 +131,9 @@ impl Scheme {
     }
 }
 
-/// Whether a text that is to be signed is a mere token: no body and no signed string is one.
-fn is_token(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=+/".contains(&byte);
-    (1..=256).contains(&text.len()) && text.bytes().all(is_plain)
+/// Whether a text that is to be signed is a mere token: no signed string is one, and no body that
+/// is taken.
+pub(crate) fn is_token(text: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_=+/".contains(byte);
+    (1..=256).contains(&text.len()) && text.iter().all(is_plain)
 }

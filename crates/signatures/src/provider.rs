@@ -44,7 +44,8 @@ pub enum Provider {
     StandardWebhooks,
     /// Svix: "Verifying webhooks manually".
     Svix,
-    /// Discord: "Interactions overview", "Validating security request headers".
+    /// Discord: "Interactions overview", "Validating security request headers", and "Webhook
+    /// events".
     Discord,
     /// SendGrid: "Event webhook security features".
     Sendgrid,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::algorithm::Algorithm;
 use crate::client_state;
+use crate::handshake;
 use crate::provider::Provider;
 use crate::refusal::Refusal;
 use crate::request::Request;
@@ -126,6 +127,10 @@ impl Scheme {
                 (message.verify(secrets, &self.topics)?, true)
             }
             Some(Provider::MicrosoftGraph) => (client_state::verify(secrets, request.body)?, false),
+            // Anybody can have such a text signed, by asking as X does whether anybody is there.
+            Some(Provider::X) if handshake::is_token(request.body) => {
+                return Err(Refusal::MalformedBody);
+            }
             _ => self.verify_header(secrets, request)?,
         };
         if let (Some(tolerance), true) = (self.tolerance, is_timed) {
@@ -198,7 +203,7 @@ impl Scheme {
             match signature.sign(secret, request, now) {
                 Ok(headers) => return Ok(headers),
                 // That the secret fits and something else is missing says more.
-                Err(CannotSign::Secret) if matches!(error, CannotSign::Request(_)) => {}
+                Err(_) if matches!(error, CannotSign::Request(_)) => {}
                 Err(other) => error = other,
             }
         }

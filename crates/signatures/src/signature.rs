@@ -291,10 +291,16 @@ pub enum CannotSign {
     Secret,
     /// What is to be signed lacks something, such as the header with its id.
     #[error("it cannot be signed: {0}")]
-    Request(#[from] Refusal),
+    Request(Refusal),
     /// Only the provider itself can: its signatures are checked with a key that it publishes.
     #[error("only {0} itself can sign for {0}")]
     Provider(Provider),
+}
+
+impl From<Refusal> for CannotSign {
+    fn from(refusal: Refusal) -> Self {
+        Self::Request(refusal)
+    }
 }
 
 /// Digits and nothing else: what reads it behind us may read signs and spaces in its own way.

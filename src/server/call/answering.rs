@@ -16,6 +16,7 @@ use tracing::{debug, info};
 use super::exchange::Presence;
 use super::upload::Upload;
 use crate::server::State;
+use crate::server::channels::masked;
 use crate::server::credentials::Access;
 use crate::server::error::HttpError;
 use crate::server::metrics::Responding;
@@ -107,7 +108,7 @@ impl Responder {
             seat,
             expires,
         } = self;
-        let path = seat.path();
+        let path = masked(seat.path());
         let began = Instant::now();
         if timeout(BEGIN_PATIENCE, upkeep.heard()).await.is_err() {
             let (code, reason) = SILENT;

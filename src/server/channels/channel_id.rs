@@ -83,21 +83,37 @@ impl fmt::Debug for ChannelId {
 }
 
 /// A path or a topic as it may be logged: with `***` for the ids in it, and for what looks like
-/// one, percent-encoded or not.
+/// one or like the signature of a token, percent-encoded or not.
 pub(in crate::server) fn masked(text: &str) -> Cow<'_, str> {
     let decoded = percent_decode_str(text).decode_utf8_lossy();
-    if !decoded.contains(MARK) {
+    if !decoded.contains(MARK) && runs(&decoded).all(|(digits, _)| digits.len() < TOKEN_DIGITS) {
         return text.into();
     }
     let mut parts = decoded.split(MARK);
-    let mut shown = parts.next().unwrap_or_default().to_owned();
+    let mut shown = without_tokens(parts.next().unwrap_or_default());
     for part in parts {
         let is_id = |byte: char| byte.is_ascii_alphanumeric() || matches!(byte, '-' | '_');
         shown += MARK;
         shown += "***";
-        shown += part.trim_start_matches(is_id);
+        shown += &without_tokens(part.trim_start_matches(is_id));
     }
     shown.into()
+}
+
+/// A token gets into a path where the `?` before it is escaped, or where it is taken for a segment.
+fn without_tokens(text: &str) -> String {
+    let shown = runs(text).map(|(digits, rest)| {
+        let is_token = digits.len() >= TOKEN_DIGITS;
+        [if is_token { "***" } else { digits }, rest].concat()
+    });
+    shown.collect()
+}
+
+/// Runs of hexadecimal digits, each with the character behind it.
+fn runs(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let is_digit = |char: char| char.is_ascii_hexdigit();
+    text.split_inclusive(move |char| !is_digit(char))
+        .map(move |run| run.split_at(run.trim_end_matches(|char| !is_digit(char)).len()))
 }
 
 /// What the bytes in front of it must be followed by.
@@ -108,6 +124,10 @@ fn tag(key: &Key, kind: Kind, nonce: &[u8]) -> [u8; TAG] {
 
 /// What every id begins with, so that one is known wherever it turns up.
 const MARK: &str = "hbc_";
+
+/// Hexadecimal digits in the signature of a token. Those of the Go program are shorter, and look
+/// like a commit.
+const TOKEN_DIGITS: usize = 64;
 
 /// Random bytes in an id; with [`TAG`], a multiple of three, so that base64 has one spelling.
 const NONCE: usize = 15;
@@ -199,6 +219,23 @@ mod tests {
                 "/smee/hbc_***hbc_***,hbc_***",
             ),
             ("/pub/100%25/ü".to_owned(), "/pub/100%25/ü"),
+        ] {
+            assert_eq!(masked(&text), shown);
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_token_is_masked_as_well() {
+        let id = mint(&Keys::new(key("k")));
+        let short = format!("/{0}ü{0}", "0".repeat(63));
+        for (text, shown) in [
+            (
+                format!("/a%3Ftoken=n1.ada.{}/{id}", "aF".repeat(32)),
+                "/a?token=n1.ada.***/hbc_***",
+            ),
+            (format!("/{id}/{}%20", "0".repeat(65)), "/hbc_***/*** "),
+            (format!("/{}", "%30".repeat(64)), "/***"),
+            (short.clone(), &*short),
         ] {
             assert_eq!(masked(&text), shown);
         }

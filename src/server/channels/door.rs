@@ -40,6 +40,18 @@ impl Door {
         ["smee", "new", "ws", "webhook", "traefik-config", "internal"].contains(&first)
     }
 
+    /// The channel that it leads to.
+    pub(super) fn id(&self) -> Option<&ChannelId> {
+        match self {
+            Self::Smee(id)
+            | Self::Events(id)
+            | Self::Replay(id)
+            | Self::Socket(id)
+            | Self::Webhook(id) => Some(id),
+            Self::NewSmee | Self::Version | Self::New | Self::Traefik | Self::Channels => None,
+        }
+    }
+
     /// The door that a decoded path leads to, whose id must be by one of these keys.
     pub(super) fn parse(path: &str, keys: &Keys) -> Result<Self, Closed> {
         let smee = |id| ChannelId::parse(id, keys, Kind::Smee).ok_or(Closed);

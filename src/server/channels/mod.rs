@@ -3,8 +3,8 @@
 //!
 //! Each speaks its own protocol at paths of its own, and none of them knows what a token is.
 //! Whoever has a channel's id may send to it and listen to it; the id is a secret that this server
-//! has given out, and nothing is kept of it. One that nobody was given is refused before anything
-//! else is done.
+//! has given out, and nothing is kept of it. One that nobody was given, or that is revoked, is
+//! refused before anything else is done.
 //!
 //! [`door`] finds out what a path is for. Behind it, [`smee`] publishes and subscribes, on a topic
 //! below `/unsafe/smee/`, with what a client sees written by a [`dialect`]. [`websocket`] brings a
@@ -50,7 +50,12 @@ pub(super) async fn answer(
     let book = asked.book;
     book.rules.admits(asked.peer)?;
     book.count_address(asked.peer)?;
-    let Ok(door) = Door::parse(path.as_str(), &book.rules.keys) else {
+    let is_open = |door: &Door| {
+        door.id()
+            .is_none_or(|id| !asked.state.denies_channel(book, id))
+    };
+    let door = Door::parse(path.as_str(), &book.rules.keys).ok();
+    let Some(door) = door.filter(is_open) else {
         count_failure(asked)?;
         return Err(HttpError::NoChannel);
     };

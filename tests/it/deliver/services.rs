@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::{deliver, has, publish, reload, wait_for, wait_until, with, with_log};
+use crate::canaries::Kept;
 use crate::metrics::{metrics, value};
 use crate::support::{Options, PATIENCE, TestServer, token};
 use crate::target::{Answer, Target, nowhere};
@@ -48,6 +49,26 @@ async fn what_arrives_is_what_was_sent() {
     assert_eq!(asked.header("authorization"), Some("Basic YWRhOnB3"));
     let repeats = asked.headers.iter().filter(|(name, _)| *name == "x-a");
     assert_eq!(repeats.count(), 2);
+}
+
+#[tokio::test]
+async fn a_delivery_is_logged_without_the_id_of_its_channel() {
+    let lines = Kept::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(lines.clone())
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let id = format!("hbc_{}", "a1".repeat(20));
+    let (topic, mut target) = (format!("/unsafe/smee/{id}"), Target::start().await);
+    let config = deliver("d", &topic, &target.url("/"), "unverified = true");
+    let (_folder, server) = with(&config).await;
+    publish(&server, &topic, 0..1).await;
+    has(&target.next().await, 0);
+    wait_for(&server, "hookbot_delivered_total{delivery=\"d\"}", 1.0).await;
+    let log = lines.text();
+    assert!(log.contains("delivered") && log.contains("/unsafe/smee/hbc_***"));
+    assert!(!log.contains(&id[4..]));
 }
 
 /// What a service answers that fails in 45 of 100 cases, in every way there is.

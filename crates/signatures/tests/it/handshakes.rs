@@ -1,7 +1,7 @@
 //! What the broker answers by itself, and what it must not be made to sign.
 
 use hookbot_protocol::Headers;
-use hookbot_signatures::{Answer, Provider, Request, Scheme, Secret};
+use hookbot_signatures::{Answer, Provider, Refusal, Request, Scheme, Secret};
 
 const NOW: u64 = 1_700_000_000;
 
@@ -118,6 +118,18 @@ fn x_gets_its_token_signed_and_nobody_gets_a_message_signed() {
         assert_eq!(ask(token).body(&["cs"]), None, "{token}");
     }
     assert_eq!(ask(&"a".repeat(257)).body(&["cs"]), None);
+    // What was signed for the asking is not taken for a message.
+    for token in ["tok", "true", "12345", &"a".repeat(256)] {
+        let answer = ask(token).body(&["cs"]).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let signature = answer["response_token"].as_str().unwrap();
+        let message =
+            asked(Provider::X, "POST", "", token).header("x-twitter-webhooks-signature", signature);
+        let verified = message
+            .scheme
+            .verify(&[secret("cs")], &message.request(), NOW);
+        assert_eq!(verified, Err(Refusal::MalformedBody), "{token}");
+    }
     assert_eq!(ask("a&crc_token=b").body(&["cs"]), None);
     assert_eq!(ask("tok").body(&[]), None);
     assert_eq!(
@@ -224,6 +236,20 @@ fn discords_ping_is_answered_once_it_verifies() {
     assert_eq!(ask(r#"{"type":2}"#).signed(seed).body(&[public]), None);
     assert_eq!(ask(r#"{"type":1}"#).body(&[public]), None);
     assert_eq!(ping.body(&[seed]), None);
+}
+
+/// The numbers mean something else here than among interactions.
+#[test]
+fn a_ping_of_discords_webhook_events_is_answered_without_a_body_and_an_event_is_published() {
+    let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+    let ask = |body| asked(Provider::Discord, "POST", "", body);
+    let ping = r#"{"version":1,"application_id":"1234560123453231555","type":0}"#;
+    let answer = ask(ping).signed(seed).answer(&[public]).unwrap();
+    assert_eq!((answer.status, &*answer.body), (204, &b""[..]));
+    assert_eq!(ask(ping).answer(&[public]), None);
+    let event = r#"{"version":1,"application_id":"1234560123453231555","type":1,"event":{"type":"APPLICATION_AUTHORIZED","timestamp":"2024-10-18T14:42:53.064834","data":{"integration_type":1}}}"#;
+    assert_eq!(ask(event).signed(seed).answer(&[public]), None);
 }
 
 #[test]

@@ -41,14 +41,17 @@ fn keys(provider: Provider, asymmetric: bool, seed: [u8; 32]) -> Option<(String,
     })
 }
 
-/// Linear's time is in its body.
-fn dated(provider: Provider, body: &[u8], now: u64) -> Vec<u8> {
-    if provider != Provider::Linear {
-        return body.to_vec();
+/// Linear's time is in its body, and X's body is no mere token.
+fn sent(provider: Provider, body: &[u8], now: u64) -> Vec<u8> {
+    match provider {
+        Provider::Linear => {
+            let text = String::from_utf8_lossy(body);
+            let body = serde_json::json!({ "text": text, "webhookTimestamp": now * 1_000 });
+            body.to_string().into_bytes()
+        }
+        Provider::X => [b"{}", body].concat(),
+        _ => body.to_vec(),
     }
-    let text = String::from_utf8_lossy(body);
-    let body = serde_json::json!({ "text": text, "webhookTimestamp": now * 1_000 });
-    body.to_string().into_bytes()
 }
 
 fn request<'a>(url: &'a str, headers: &'a Headers, body: &'a [u8]) -> Request<'a> {
@@ -75,7 +78,7 @@ proptest! {
         for provider in Provider::all() {
             let Some((private, public)) = keys(provider, asymmetric, seed) else { continue };
             let scheme = Scheme::from(provider);
-            let mut body = dated(provider, &body, now);
+            let mut body = sent(provider, &body, now);
             let url = format!("https://h/p?{query}");
             let mut headers: Headers =
                 [("webhook-id", &b"i"[..]), ("svix-id", b"i")].into_iter().collect();
