@@ -49,6 +49,7 @@ mod rates;
 mod replay;
 mod revocation;
 mod rotation;
+mod route_changes;
 mod routes;
 mod routing;
 mod save;
