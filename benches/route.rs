@@ -3,10 +3,14 @@
 //!
 //! `cargo bench --bench route` starts the program, posts pushes of 8 KB as GitHub signs them on 16
 //! connections, as fast as they are answered or 500 a second, and waits until the last of them has
-//! been routed. `-- --seconds 10` makes each row longer. Client and server share the processors.
+//! been routed. Rules that are behind find 4,000 events in the log when the program starts.
+//!
+//! `-- --seconds 10` makes each row longer, `--only hundred` leaves out rows that do not say so, and
+//! `--program FILE` measures another build. Client and server share the processors.
 
 mod program;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hookbot_protocol::{Headers, Key, Scope};
@@ -97,26 +101,45 @@ async fn ask(stream: &mut TcpStream, request: &[u8], end: &[u8]) -> std::io::Res
     Ok(reply)
 }
 
-/// Posts for so long on all connections, one event after the other on each, at a `rate` a second
-/// or as fast as they are answered; how long each took.
-async fn post(address: &str, time: Duration, rate: Option<u32>) -> std::io::Result<Vec<Duration>> {
-    let pause = rate.map(|rate| Duration::from_secs(1) * CONNECTIONS / rate);
+/// How events come in.
+#[derive(Clone, Copy, PartialEq)]
+enum Pace {
+    /// As fast as they are answered.
+    Fast,
+    /// So many a second.
+    Steady(u32),
+    /// So many at once, while nothing is routed.
+    Before(u32),
+}
+
+/// Posts for so long on all connections, one event after the other on each; how long each took.
+async fn post(
+    address: &str,
+    pushes: &Arc<[Vec<u8>]>,
+    time: Duration,
+    pace: Pace,
+) -> std::io::Result<Vec<Duration>> {
+    let (pause, each) = match pace {
+        Pace::Fast => (None, u32::MAX),
+        Pace::Steady(rate) => (Some(Duration::from_secs(1) * CONNECTIONS / rate), u32::MAX),
+        Pace::Before(events) => (None, events / CONNECTIONS),
+    };
     let began = Instant::now();
     let mut senders = JoinSet::new();
     for connection in 0..CONNECTIONS {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        let pushes = pushes.clone();
         senders.spawn(async move {
-            let pushes: Vec<_> = (0..REPOSITORIES).map(push).collect();
             let mut times = Vec::new();
             let turns = pushes.iter().cycle().skip(connection as usize * 7);
-            for (number, push) in (0..).zip(turns) {
+            for (number, push) in (0..each).zip(turns) {
                 if let Some(pause) = pause {
                     let due = began + pause * number + pause * connection / CONNECTIONS;
                     tokio::time::sleep_until(due.into()).await;
                 }
                 let sent = Instant::now();
-                if sent - began >= time {
+                if each == u32::MAX && sent - began >= time {
                     break;
                 }
                 ask(&mut stream, push, b"\r\n\r\nOK\n").await?;
@@ -156,34 +179,53 @@ async fn routed(address: &str, number: usize) -> std::io::Result<()> {
 
 fn main() {
     let time = program::time();
+    let only = program::argument("--only").unwrap_or_default();
     let runtime = program::runtime();
+    let pushes: Arc<[_]> = (0..REPOSITORIES).map(push).collect();
     println!(
         "| | events/s until the last is routed | answered /s | p50 | p99 | server time each |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    let (one, hundred) = (ONE_RULE, &*a_rule_each());
     let rows = [
-        ("verified", String::new(), None),
-        ("verified and routed by one rule", ONE_RULE.to_owned(), None),
-        ("the same, 500 a second", ONE_RULE.to_owned(), Some(500)),
-        ("verified and routed by a hundred", a_rule_each(), None),
-        ("the same, 500 a second", a_rule_each(), Some(500)),
+        ("verified", "", Pace::Fast),
+        ("verified and routed by one rule", one, Pace::Fast),
+        ("one rule, 500 a second", one, Pace::Steady(500)),
+        ("one rule that is behind", one, Pace::Before(BEHIND)),
+        ("verified and routed by a hundred", hundred, Pace::Fast),
+        ("a hundred, 500 a second", hundred, Pace::Steady(500)),
+        ("a hundred that are behind", hundred, Pace::Before(BEHIND)),
     ];
-    for (what, routes, rate) in rows {
+    for (what, routes, pace) in rows.into_iter().filter(|(what, ..)| what.contains(&only)) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = |name| folder.path().join(name).display().to_string();
-        let config = format!("{SOURCE}{routes}");
-        std::fs::write(path("config"), config).expect("the folder takes files");
-        let program = Program::start(&["--data-dir", &path("data"), "--config", &path("config")]);
-        let began = Instant::now();
-        let row = runtime.block_on(async {
-            let times = post(&program.address, time, rate).await?;
-            let answered = began.elapsed().as_secs_f64();
-            if !routes.is_empty() {
-                routed(&program.address, times.len()).await?;
-            }
-            Ok::<_, std::io::Error>((times, answered))
-        });
-        let (times, answered) = row.expect("the program answers");
+        let start = |routes: &str| {
+            let config = format!("{SOURCE}{routes}");
+            std::fs::write(path("config"), config).expect("the folder takes files");
+            Program::start(&["--data-dir", &path("data"), "--config", &path("config")])
+        };
+        let mut program = start(routes);
+        let is_before = matches!(pace, Pace::Before(_));
+        if is_before {
+            // Once they are served, the rules have their places.
+            let served = runtime.block_on(routed(&program.address, 0));
+            served.expect("the program answers");
+            drop(program);
+            program = start("");
+        }
+        let mut began = Instant::now();
+        let times = runtime.block_on(post(&program.address, &pushes, time, pace));
+        let times = times.expect("the program answers");
+        let answered = began.elapsed().as_secs_f64();
+        if is_before {
+            drop(program);
+            began = Instant::now();
+            program = start(routes);
+        }
+        if !routes.is_empty() {
+            let routed = runtime.block_on(routed(&program.address, times.len()));
+            routed.expect("the program answers");
+        }
         let events = times.len() as f64;
         let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize];
         println!(
@@ -196,3 +238,6 @@ fn main() {
         );
     }
 }
+
+/// How many events there are when rules begin that are behind.
+const BEHIND: u32 = 4_000;

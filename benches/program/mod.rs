@@ -8,9 +8,14 @@ use tokio::runtime::Runtime;
 
 /// How long a row takes: as long as `--seconds` says, or three.
 pub(crate) fn time() -> Duration {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--seconds");
-    let seconds = arguments.nth(1).and_then(|seconds| seconds.parse().ok());
+    let seconds = argument("--seconds").and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(seconds.unwrap_or(3))
+}
+
+/// What the command line says behind this word.
+pub(crate) fn argument(word: &str) -> Option<String> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != word);
+    arguments.nth(1)
 }
 
 /// Threads for the client, as many as cores.
@@ -31,8 +36,10 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// Starts the one that was built with the benchmark, or another that `--program` names.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hookbot"))
+        let other = argument("--program");
+        let mut child = Command::new(other.as_deref().unwrap_or(env!("CARGO_BIN_EXE_hookbot")))
             .args(["serve", "--bind", "127.0.0.1:0"])
             .args(arguments)
             .env("HOOKBOT_KEY", KEY)

@@ -174,7 +174,7 @@ impl Configuration {
         let at_start = AtStart::of(&config);
         let current = Current {
             deliveries: deliveries(&config)?,
-            rules: sharing(&state, config.routes).map(Arc::new).collect(),
+            rules: config.routes.into_iter().map(Arc::new).collect(),
             fingerprint,
         };
         Ok(Self {
@@ -228,7 +228,7 @@ impl Configuration {
             let same = old.find(|old| old.route() == rule.route());
             same.cloned().unwrap_or_else(|| Arc::new(rule))
         };
-        let rules: Vec<_> = sharing(&self.state, config.routes).map(same).collect();
+        let rules: Vec<_> = config.routes.into_iter().map(same).collect();
         self.replace(&rules).await;
         current.rules = rules;
         self.deliveries.replace(&deliveries).await;
@@ -258,11 +258,6 @@ impl Configuration {
             }
         }
     }
-}
-
-/// Rules that share what they parse.
-fn sharing(state: &State, rules: Vec<Rule>) -> impl Iterator<Item = Rule> {
-    rules.into_iter().map(|rule| rule.sharing(&state.parsed))
 }
 
 /// How often the file is looked at.

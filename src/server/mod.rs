@@ -37,8 +37,10 @@ mod places;
 mod proxies;
 mod publish;
 mod rate;
+mod reading;
 mod reply;
 mod roster;
+mod round;
 mod routing;
 mod rules;
 mod service;
@@ -62,7 +64,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use hookbot_broker::Broker;
 use hookbot_protocol::DenyList;
-use hookbot_routers::{Bodies, Router};
+use hookbot_routers::Router;
 use hookbot_signatures::Scheme;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -143,8 +145,6 @@ struct State {
     last_call: CancellationToken,
     /// No more subscribers.
     close: CancellationToken,
-    /// What rules have parsed lately.
-    parsed: Bodies,
     /// What is asked and not answered yet.
     requests: TaskTracker,
     routing: TaskTracker,
@@ -196,7 +196,6 @@ impl Server {
                 settings.max_connections,
                 settings.max_connections_per_address,
             )),
-            parsed: Bodies::default(),
             stop: CancellationToken::new(),
             last_call: CancellationToken::new(),
             close: CancellationToken::new(),

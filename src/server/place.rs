@@ -4,7 +4,7 @@
 
 use hookbot_protocol::{Cursor, Filter};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::warn;
 
 use super::State;
@@ -41,23 +41,27 @@ impl Place {
         }
         Ok(self.kept)
     }
+}
 
-    /// Keeps a place that is not the one kept last.
-    pub(super) async fn keep(&mut self, place: Option<Cursor>) {
-        if place.is_none() || self.kept == place {
-            return;
-        }
-        let (Some(file), Some(cursor)) = (&self.file, place) else {
-            self.kept = place;
-            return;
-        };
-        let file = file.clone();
-        let stored = spawn_blocking(move || file.store(&cursor.to_string()));
-        match stored.await {
-            Ok(Ok(())) => self.kept = place,
-            Ok(Err(error)) => warn!("a router's place is not kept: {error:#}"),
-            // The program ends.
-            Err(_) => {}
+/// Keeps those places that are not the ones kept last. One that can't be is kept when it has moved.
+pub(super) async fn keep(places: Vec<(&mut Place, Cursor)>) {
+    // It does not panic; without an answer, the program ends.
+    let _ = begin_to_keep(places).await;
+}
+
+/// As [`keep`], beside other work: the disk takes its time.
+pub(super) fn begin_to_keep(places: Vec<(&mut Place, Cursor)>) -> JoinHandle<()> {
+    let mut files = Vec::new();
+    for (place, cursor) in places {
+        if place.kept.replace(cursor) != Some(cursor) {
+            files.extend(place.file.clone().map(|file| (file, cursor)));
         }
     }
+    spawn_blocking(move || {
+        for (file, cursor) in files {
+            if let Err(error) = file.store(&cursor.to_string()) {
+                warn!("a router's place is not kept: {error:#}");
+            }
+        }
+    })
 }

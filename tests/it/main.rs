@@ -54,6 +54,7 @@ mod replay;
 mod responders;
 mod revocation;
 mod rotation;
+mod route_changes;
 mod routes;
 mod routing;
 mod save;

@@ -1,4 +1,6 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use hookbot_protocol::{Filter, Message, Publication, Topic};
@@ -79,7 +81,7 @@ impl Router for Clumsy {
     fn route(&self, message: &Message) -> Outcome {
         assert_ne!(message.payload(), "panic");
         if message.topic().as_str() == "in/slow" {
-            std::thread::sleep(std::time::Duration::from_micros(100));
+            std::thread::sleep(Duration::from_micros(100));
         }
         if message.payload() == "fail" {
             return Outcome::Refused(RouteError::Unsigned);
@@ -133,4 +135,101 @@ async fn a_router_that_is_still_reading_the_log_is_waited_for() {
         assert_eq!(out.next().await, number.to_string());
     }
     assert_eq!(out.close_code().await, 1001);
+}
+
+/// Copies what it gets to a topic of its own, and takes its time.
+struct Leisurely {
+    name: &'static str,
+    pause: Duration,
+    asked: AtomicUsize,
+}
+
+impl Leisurely {
+    fn new(name: &'static str, pause: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            pause,
+            asked: AtomicUsize::new(0),
+        })
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Router for Leisurely {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn topics(&self) -> Vec<Filter> {
+        vec![Filter::parse("in/").unwrap()]
+    }
+
+    fn route(&self, message: &Message) -> Outcome {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(self.pause);
+        Outcome::Published(vec![Publication::new(
+            Topic::parse(&format!("out/{}", self.name)).unwrap(),
+            message.payload().clone(),
+        )])
+    }
+}
+
+async fn publish(server: &TestServer, numbers: std::ops::Range<usize>) {
+    for number in numbers {
+        let topic = Topic::parse("in/x").unwrap();
+        let publication = Publication::new(topic, number.to_string());
+        server.broker.publish(publication).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_that_is_slow_does_not_hold_up_those_that_read_the_same() {
+    let server = TestServer::start().await;
+    let slow = Leisurely::new("slow", Duration::from_millis(20));
+    let quick = Leisurely::new("quick", Duration::ZERO);
+    server.routing.replace(vec![slow.clone(), quick]).await;
+    let mut out = server.subscribe("/sub/out/quick").await;
+    let mut slow_out = server.subscribe("/sub/out/slow").await;
+    let total = 2_000;
+    publish(&server, 0..total).await;
+    for number in 0..total {
+        assert_eq!(out.next().await, number.to_string());
+    }
+    assert!(slow.asked() < total, "{}", slow.asked());
+    // It has not lost its place, wherever it reads.
+    for number in 0..slow.asked() {
+        assert_eq!(slow_out.next().await, number.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_router_begins_now_while_old_ones_go_on_far_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_owned();
+    let options = Options::settings(|settings| settings.data_dir = Some(data));
+    let server = TestServer::start_with(options).await;
+    let old = Leisurely::new("old", Duration::from_micros(500));
+    server.routing.replace(vec![old.clone()]).await;
+    server.routing.replace(Vec::new()).await;
+    let total = 2_000;
+    publish(&server, 0..total).await;
+    let mut old_out = server.subscribe("/sub/out/old").await;
+    let mut new_out = server.subscribe("/sub/out/new").await;
+    let new = Leisurely::new("new", Duration::ZERO);
+    server.routing.replace(vec![old.clone(), new]).await;
+    publish(&server, total..total + 1).await;
+    assert_eq!(new_out.next().await, total.to_string());
+    assert!(old.asked() < total, "{}", old.asked());
+    // Whoever comes then disturbs neither.
+    let newest = Leisurely::new("newest", Duration::ZERO);
+    let new = Leisurely::new("new", Duration::ZERO);
+    server.routing.replace(vec![newest, old, new]).await;
+    publish(&server, total + 1..total + 2).await;
+    assert_eq!(new_out.next().await, (total + 1).to_string());
+    for number in 0..total + 2 {
+        assert_eq!(old_out.next().await, number.to_string());
+    }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use hookbot::server::{Bind, ConfigFile, Configuration, Control, Listener, Server, Settings};
+use hookbot::server::{
+    Bind, ConfigFile, Configuration, Control, Listener, Routing, Server, Settings,
+};
 use hookbot_broker::Broker;
 use hookbot_log::{Log, MemoryLog};
 use hookbot_protocol::{Key, Keys, Scope};
@@ -67,6 +69,7 @@ pub(crate) struct TestServer {
     pub(crate) running: JoinHandle<()>,
     fan_out: AbortHandle,
     pub(crate) configuration: Option<Arc<Configuration>>,
+    pub(crate) routing: Arc<Routing>,
 }
 
 impl Drop for TestServer {
@@ -130,6 +133,7 @@ impl TestServer {
             server = server.with_configuration(file.load().unwrap()).unwrap();
         }
         let configuration = server.configuration();
+        let routing = server.routing();
         let listeners = Listener::bind(&"127.0.0.1:0".parse().unwrap())
             .await
             .unwrap();
@@ -150,6 +154,7 @@ impl TestServer {
             running,
             fan_out,
             configuration,
+            routing,
         }
     }
 

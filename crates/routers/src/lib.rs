@@ -31,7 +31,6 @@ mod github;
 mod signature;
 
 mod absent;
-mod bodies;
 mod cycle;
 mod draft;
 mod faults;
@@ -43,7 +42,6 @@ mod rule;
 mod template;
 mod view;
 
-pub use bodies::Bodies;
 pub use cycle::Cycle;
 pub use github::Github;
 pub use hookbot_signatures::EmptySecret;

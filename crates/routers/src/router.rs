@@ -1,9 +1,12 @@
 //! What every router does, and why it refuses a message.
 
+use std::sync::Arc;
+
 use hookbot_protocol::{Filter, Message, TopicError};
 
 use crate::hops::Hops;
 use crate::outcome::Outcome;
+use crate::view::View;
 
 /// Republishes messages to other topics.
 pub trait Router: Send + Sync {
@@ -15,6 +18,13 @@ pub trait Router: Send + Sync {
 
     /// What becomes of `message`. Another attempt ends the same way.
     fn route(&self, message: &Message) -> Outcome;
+
+    /// As [`Self::route`], for one of several routers that look at `message`: what one of them has
+    /// found out about it is in `view`, for all of them.
+    fn route_shared(&self, message: &Message, view: &Arc<View>) -> Outcome {
+        let _ = view;
+        self.route(message)
+    }
 
     /// What becomes of a message that the router panicked on.
     fn parked(&self, message: &Message, error: RouteError) -> Outcome {

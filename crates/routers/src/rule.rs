@@ -1,11 +1,11 @@
 //! A route that is ready to be followed.
 
 use std::fmt;
+use std::sync::Arc;
 
 use hookbot_protocol::{Filter, Message, Publication, Topic};
 use hookbot_signatures::Provider;
 
-use crate::bodies::Bodies;
 use crate::draft::Draft;
 use crate::faults::Faults;
 use crate::github::Github;
@@ -27,7 +27,6 @@ pub struct Rule {
     parked: Topic,
     when: Option<Condition>,
     what: What,
-    bodies: Option<Bodies>,
 }
 
 /// What is published.
@@ -58,15 +57,7 @@ impl Rule {
             when,
             what,
             route,
-            bodies: None,
         }))
-    }
-
-    /// Shares what it has parsed with the other rules that share this, and read the same log.
-    #[must_use]
-    pub fn sharing(mut self, bodies: &Bodies) -> Self {
-        self.bodies = Some(bodies.clone());
-        self
     }
 
     /// What it is called.
@@ -119,7 +110,7 @@ impl Rule {
     }
 
     /// What to publish, if the message is for this rule.
-    fn publications(&self, message: &Message) -> Result<Vec<Publication>, Why> {
+    fn publications(&self, message: &Message, view: &Arc<View>) -> Result<Vec<Publication>, Why> {
         let topic = message.topic();
         if !self.reads(topic) {
             return Err(Why::NotMatched(Unmatched::From));
@@ -130,9 +121,8 @@ impl Rule {
         {
             return Err(Why::NotMatched(Unmatched::Unverified));
         }
-        let view = View::sharing(message, self.bodies.as_ref());
         if let Some(when) = &self.when {
-            let holds = when.holds(&view);
+            let holds = when.holds(view);
             let part = "when";
             let holds = holds.map_err(|reason| RouteError::Evaluation { part, reason });
             if !holds? {
@@ -153,7 +143,7 @@ impl Rule {
                     routed => routed?,
                 }
             }
-            What::Draft(draft) => draft.publications(message, &view)?,
+            What::Draft(draft) => draft.publications(message, view)?,
         };
         for publication in &mut publications {
             publication.attributes = hops.inherit(message);
@@ -172,7 +162,11 @@ impl Router for Rule {
     }
 
     fn route(&self, message: &Message) -> Outcome {
-        match self.publications(message) {
+        self.route_shared(message, &View::new(message))
+    }
+
+    fn route_shared(&self, message: &Message, view: &Arc<View>) -> Outcome {
+        match self.publications(message, view) {
             Ok(publications) => Ok(publications).into(),
             Err(Why::NotMatched(why)) => Outcome::NotMatched(why),
             Err(Why::Refused(error)) => Outcome::Refused(error),
@@ -223,9 +217,7 @@ mod tests {
     use crate::tests::samples::{PUSH, message, parked_because, published, route, rule, sent, to};
 
     #[test]
-    fn rules_that_share_bodies_see_nothing_of_each_other() {
-        let bodies = Bodies::default();
-        let message = message("in/x", PUSH);
+    fn rules_that_share_a_view_see_nothing_of_each_other() {
         let conditions = [
             ("body.nope < 3", false),
             (
@@ -240,21 +232,21 @@ mod tests {
                 when: Some(when.to_owned()),
                 ..route("in/", "out")
             };
-            (rule(route).sharing(&bodies), holds)
+            (rule(route), holds)
         });
-        let message = &message;
+        let message = &message("in/x", PUSH);
+        let view = &View::new(message);
         std::thread::scope(|scope| {
             for (rule, holds) in &rules {
                 scope.spawn(move || {
                     for _ in 0..1_000 {
-                        let outcome = Router::route(rule, message);
+                        let outcome = rule.route_shared(message, view);
                         let is_routed = matches!(outcome, Outcome::Published(_));
                         assert_eq!(is_routed, *holds, "{rule:?}: {outcome:?}");
                     }
                 });
             }
         });
-        assert_eq!(bodies.len(), 1, "for all of them");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use hookbot_protocol::{Headers, Message, Offset, Publication, event};
 use minijinja::value::{Enumerator, Object, ObjectExt, Value};
 
 use crate::absent::or_absent;
-use crate::bodies::Bodies;
 use crate::json;
 
 /// The names that conditions and templates may use, and what they are.
@@ -47,32 +46,24 @@ pub(crate) fn is_known(name: &str) -> bool {
     NAMES.iter().any(|(known, _)| *known == name)
 }
 
-/// A message. Its body is parsed when somebody asks for it, if nobody has.
+/// A message. Its body is parsed when somebody asks for it, once for everybody who has this.
 #[derive(Debug)]
 pub struct View {
     publication: Publication,
     offset: Offset,
     time: std::time::SystemTime,
     body: OnceLock<Option<Value>>,
-    /// Where it may be parsed already.
-    bodies: Option<Bodies>,
 }
 
 impl View {
     /// Looks at a message.
     #[must_use]
     pub fn new(message: &Message) -> Arc<Self> {
-        Self::sharing(message, None)
-    }
-
-    /// Looks at a message whose body others look at, too.
-    pub(crate) fn sharing(message: &Message, bodies: Option<&Bodies>) -> Arc<Self> {
         Arc::new(Self {
             publication: message.publication.clone(),
             offset: message.offset,
             time: message.time,
             body: OnceLock::new(),
-            bodies: bodies.cloned(),
         })
     }
 
@@ -94,13 +85,7 @@ impl View {
             "headers" => Some(table(What::Headers)),
             "attributes" => Some(table(What::Attributes)),
             "verified_by" => attributes.get("verified_by").map(text),
-            "body" => self
-                .body
-                .get_or_init(|| match &self.bodies {
-                    Some(bodies) => bodies.json(self.offset, body),
-                    None => json::parse(body).ok(),
-                })
-                .clone(),
+            "body" => self.body.get_or_init(|| json::parse(body).ok()).clone(),
             "text" => str::from_utf8(body).ok().map(Value::from),
             "offset" => Some(self.offset.0.into()),
             "time" => Some(event::rfc3339(self.time).into()),
