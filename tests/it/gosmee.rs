@@ -98,13 +98,18 @@ async fn a_file_of_gosmees_is_refused_rather_than_ignored() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("docs/moving.md"), "{text}");
     // A channel knows no times and no cursors, and smee encrypts nothing.
-    for wrong in [
-        &["--since", "1h"][..],
-        &["--after", "start"],
-        &["--source-kind", "smee", "--encryption-key-file", "x"],
+    for (wrong, reason) in [
+        (&["--since", "1h"][..], "a channel knows no times"),
+        (&["--after", "start"], "is no place in a channel"),
+        (
+            &["--source-kind", "smee", "--encryption-key-file", "x"],
+            "is for channels of gosmee servers",
+        ),
     ] {
         let output = client(&[wrong, &channel].concat(), &[]).await;
-        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(reason), "{text}");
     }
 }
 
