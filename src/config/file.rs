@@ -609,6 +609,22 @@ Authorization = "CANARY8"
                 "f:3:17: `json` is no type such as",
             ),
             (
+                "[limits]\ntrusted_proxies = ['unix', '10.0.0.0/33']",
+                "f:2:28: \"10.0.0.0/33\" is neither an address",
+            ),
+            (
+                "[limits]\ndeny_addresses = 'unix'",
+                "f:2:18: \"unix\" is neither",
+            ),
+            (
+                "[server]\npublic_url = 'h.example'",
+                "f:2:14: expected a URL such as",
+            ),
+            (
+                "[[source]]\ntopic = 'a'\nprovider = 'discord'\nsecrets = ['env:A', 'hush']",
+                "f:4:11: literal 2 is not of the form that discord gives out",
+            ),
+            (
                 "[limits]\nmax_subscribers = -1",
                 "f:2:19: expected a number, 0 or more",
             ),
