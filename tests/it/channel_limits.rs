@@ -90,12 +90,17 @@ async fn nothing_is_read_of_a_body_for_a_channel_that_is_made_up() {
 async fn who_guesses_is_told_to_wait_and_who_knows_is_not() {
     let server = open(|_| {}).await;
     let id = mint(&server).await;
-    let mut statuses = Vec::new();
-    for number in 0..110 {
-        let reply = post(&server, &format!("made-up-by-somebody-{number}")).await;
-        statuses.push(reply.status);
-    }
-    assert_eq!((statuses[0], statuses[109]), (404, 429));
+    let mut guesses = 1;
+    let refused = loop {
+        let made_up = format!("made-up-by-somebody-{guesses}");
+        match post(&server, &made_up).await.status {
+            404 => guesses += 1,
+            other => break other,
+        }
+    };
+    // More on a busy machine, where some are forgiven meanwhile.
+    assert!(guesses >= 100, "{guesses}");
+    assert_eq!(refused, 429);
     assert_eq!(post(&server, &id).await.status, 200);
 }
 

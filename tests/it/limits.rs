@@ -95,7 +95,8 @@ async fn strangers_have_a_rate_of_their_own() {
         assert_eq!(reply.status == 429, reply.header("retry-after").is_some());
         statuses.push(reply.status);
     }
-    assert_eq!((statuses[0], statuses[4]), (200, 429), "{statuses:?}");
+    assert_eq!(statuses[0], 200, "{statuses:?}");
+    assert!(statuses.contains(&429), "{statuses:?}");
     for _ in 0..5 {
         assert_eq!(server.publish("t", "").await.status, 200);
     }

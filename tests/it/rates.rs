@@ -97,7 +97,8 @@ async fn one_stranger_cannot_use_up_what_all_strangers_have() {
     for _ in 0..8 {
         greedy.push(from("192.0.2.1").await);
     }
-    assert_eq!((greedy[0], greedy[7]), (200, 429), "{greedy:?}");
+    assert_eq!(greedy[0], 200, "{greedy:?}");
+    assert!(greedy.contains(&429), "{greedy:?}");
     assert_eq!(from("192.0.2.2").await, 200);
 }
 

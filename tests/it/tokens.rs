@@ -229,11 +229,16 @@ async fn a_page_elsewhere_cannot_use_the_browser_s_password() {
 async fn an_address_that_guesses_is_slowed_down_and_a_good_token_is_not() {
     let server = TestServer::start().await;
     let wrong = [("Authorization", "Bearer 00")];
-    for attempt in 1..100 {
+    let mut attempts = 1;
+    let reply = loop {
         let reply = server.request("POST /pub/t", &wrong, b"").await;
-        assert_eq!(reply.status, 401, "attempt {attempt}");
-    }
-    let reply = server.request("POST /pub/t", &wrong, b"").await;
+        if reply.status != 401 {
+            break reply;
+        }
+        attempts += 1;
+    };
+    // More on a busy machine, where it is forgiven some of them meanwhile.
+    assert!(attempts >= 100, "{attempts}");
     assert_eq!(reply.status, 429);
     assert!(reply.header("retry-after").is_some());
     assert_eq!(server.publish("t", "").await.status, 200);

@@ -63,6 +63,8 @@ async fn the_command_tells_the_url_and_a_line_a_call_and_no_token() {
     let saved = folder.path().join("saved");
     let echo = target(async |request: Request<Incoming>| {
         let seen = format!("{} {:?}", request.uri(), request.headers());
+        // What is not read before the answer may never be sent, nor saved.
+        text(request.into_body()).await;
         let mut answer = Response::new(whole(seen));
         *answer.status_mut() = http::StatusCode::CREATED;
         answer

@@ -167,18 +167,18 @@ async fn small_pieces_that_nobody_reads_end_nothing_for_others() {
         all.push(stalled(&server, "/call/t/large").await);
     }
     wait_for(&server, "hookbot_calls_in_flight", 3).await;
-    // Far more frames than h2's usual budget is for, until the callers' windows are full.
-    let mut before = u64::MAX;
-    while taken.load(Ordering::Relaxed) != before {
-        before = taken.load(Ordering::Relaxed);
-        assert_eq!(
-            call(&server, "GET", "/call/t/small", "").await.status(),
-            StatusCode::OK
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    // Far more frames than h2's usual budget is for.
     // Each is 10 bytes; usually the budget is for some ten thousand.
-    assert!(before > 400_000, "only {before} bytes");
+    let far_more = async {
+        while taken.load(Ordering::Relaxed) <= 300_000 {
+            let answer = call(&server, "GET", "/call/t/small", "").await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, far_more)
+        .await
+        .expect("more than 300,000 bytes");
     assert_well(&server, &mut answers).await;
 }
 
@@ -203,7 +203,7 @@ async fn empty_pieces_of_bodies_end_nothing_for_others() {
 /// responder has looked, and data that comes when its call was answered already.
 #[tokio::test]
 async fn what_is_taken_back_or_comes_too_late_ends_nothing_for_others() {
-    let mut broker = Broker::start().await;
+    let mut broker = Broker::start(KeepAlive::default()).await;
     let mut stream = 1_u32;
     let mut burst = Vec::new();
     for _ in 0..1_000 {
@@ -255,14 +255,11 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 impl Broker {
     /// Lets a responder connect that answers everything at once.
-    async fn start() -> Self {
+    async fn start(keep_alive: KeepAlive) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/answer/t", listener.local_addr().unwrap());
         let endpoint = hookbot_tunnel::Endpoint::new(&url).unwrap();
-        let responder = hookbot_tunnel::Responder::new(endpoint).keep_alive(KeepAlive {
-            interval: Duration::from_millis(50),
-            timeout: Duration::from_millis(200),
-        });
+        let responder = hookbot_tunnel::Responder::new(endpoint).keep_alive(keep_alive);
         let service = service_fn(async |_| Ok::<_, Infallible>(Response::new(whole(""))));
         let running = tokio::spawn(async move {
             let _ = responder.run(service, Default::default(), drop).await;
@@ -425,6 +422,12 @@ async fn an_answer_that_stands_still_is_cut_off() {
         .expect("the responder is told");
 }
 
+/// Soon over, and long enough for what is to be seen before.
+const IMPATIENT: KeepAlive = KeepAlive {
+    interval: Duration::from_millis(50),
+    timeout: Duration::from_secs(1),
+};
+
 /// T6: who is dead is found out, by either side, and not by a ping that waits behind data.
 #[tokio::test]
 async fn a_frozen_responder_is_found_out_and_its_calls_fail() {
@@ -432,10 +435,7 @@ async fn a_frozen_responder_is_found_out_and_its_calls_fail() {
     assert_eq!(defaults.interval, Duration::from_secs(20));
     assert_eq!(defaults.timeout, Duration::from_secs(30));
     let server = TestServer::start_with(Options::settings(|settings| {
-        settings.calls.keep_alive = KeepAlive {
-            interval: Duration::from_millis(50),
-            timeout: Duration::from_millis(200),
-        };
+        settings.calls.keep_alive = IMPATIENT;
     }))
     .await;
     let token = format!("Bearer {}", token("/"));
@@ -456,7 +456,7 @@ async fn a_frozen_responder_is_found_out_and_its_calls_fail() {
 
 #[tokio::test]
 async fn a_frozen_broker_is_found_out_by_its_responder() {
-    let mut frozen = Broker::start().await;
+    let mut frozen = Broker::start(IMPATIENT).await;
     // It does not answer pings any more, and the responder leaves.
     let mut left = false;
     while let Ok(Some(Ok(message))) = timeout(PATIENCE, frozen.socket.next()).await {
