@@ -3,12 +3,10 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::yield_now;
+use tokio::sync::watch;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -43,15 +41,16 @@ fn start(folder: &Path) -> Program {
 
 /// Publishes one number after the other until there is nobody to take them. Those before `next`
 /// have been taken.
-async fn flow(address: String, next: Arc<AtomicUsize>) {
+async fn flow(address: String, next: watch::Sender<usize>) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let bearer = token("/pub/in/x");
-    for number in next.load(Ordering::SeqCst).. {
-        let number = number.to_string();
+    let first = *next.borrow();
+    for number in first.. {
+        let body = number.to_string();
         let request = format!(
             "POST /pub/in/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {bearer}\r\n\
-             Content-Length: {}\r\n\r\n{number}",
-            number.len()
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
         );
         let mut reply = Vec::new();
         let sent = stream.write_all(request.as_bytes()).await;
@@ -61,7 +60,7 @@ async fn flow(address: String, next: Arc<AtomicUsize>) {
             }
         }
         // Whether one that has no answer was taken, the log knows; it is not sent again.
-        next.fetch_add(1, Ordering::SeqCst);
+        next.send_replace(number + 1);
         if reply.is_empty() {
             return;
         }
@@ -106,8 +105,8 @@ async fn whoever_comes_and_goes_each_rule_publishes_what_is_its_own_once_and_in_
     let mut rules = HashSet::new();
     // Between which two numbers a rule came for the first time.
     let mut came = [None; RULES];
-    let next = Arc::new(AtomicUsize::new(1));
-    let published = |from: &Arc<AtomicUsize>| from.load(Ordering::SeqCst);
+    let next = watch::Sender::new(1);
+    let published = || *next.borrow();
 
     const LIVES: usize = 4;
     for life in 0..LIVES {
@@ -120,28 +119,27 @@ async fn whoever_comes_and_goes_each_rule_publishes_what_is_its_own_once_and_in_
         // Once it is served, the rules are at work.
         reloads(&program).await;
         for rule in &rules {
-            came[*rule].get_or_insert((published(&next), published(&next)));
+            came[*rule].get_or_insert((published(), published()));
         }
         let flowing = tokio::spawn(flow(program.address.clone(), next.clone()));
         let wait = async |messages: usize| {
-            let upto = published(&next) + messages;
-            while published(&next) < upto {
-                yield_now().await;
-            }
+            let upto = published() + messages;
+            let mut next = next.subscribe();
+            next.wait_for(|next| *next >= upto).await.unwrap();
         };
         for _ in 0..3 {
             wait(random.usize(..150)).await;
             let rule = random.usize(..RULES);
             let _ = rules.remove(&rule) || rules.insert(rule);
             write(folder, &rules);
-            let before = published(&next);
+            let before = published();
             reload(&program).await;
             for rule in &rules {
-                came[*rule].get_or_insert((before, published(&next)));
+                came[*rule].get_or_insert((before, published()));
             }
         }
         wait(random.usize(..150)).await;
-        println!("life {life}: {rules:?}, {} messages", published(&next));
+        println!("life {life}: {rules:?}, {} messages", published());
         drop(program);
         flowing.await.unwrap();
     }
@@ -150,11 +148,11 @@ async fn whoever_comes_and_goes_each_rule_publishes_what_is_its_own_once_and_in_
     write(folder, &rules);
     let program = start(folder);
     reloads(&program).await;
-    let end = published(&next).next_multiple_of(FOR_ALL);
+    let end = published().next_multiple_of(FOR_ALL);
     came.iter_mut().for_each(|came| {
-        came.get_or_insert((published(&next), published(&next)));
+        came.get_or_insert((published(), published()));
     });
-    next.store(end, Ordering::SeqCst);
+    next.send_replace(end);
     let flowing = tokio::spawn(flow(program.address.clone(), next.clone()));
     let mut all = everything(&program).await;
     let (mut taken, mut routed) = (Vec::new(), [const { Vec::new() }; RULES]);

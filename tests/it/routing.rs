@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -141,6 +141,7 @@ async fn a_router_that_is_still_reading_the_log_is_waited_for() {
 struct Leisurely {
     name: &'static str,
     pause: Duration,
+    begun: OnceLock<()>,
     asked: AtomicUsize,
 }
 
@@ -149,6 +150,17 @@ impl Leisurely {
         Arc::new(Self {
             name,
             pause,
+            begun: OnceLock::from(()),
+            asked: AtomicUsize::new(0),
+        })
+    }
+
+    /// One that answers only once somebody has it begin.
+    fn asleep(name: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            pause: Duration::ZERO,
+            begun: OnceLock::new(),
             asked: AtomicUsize::new(0),
         })
     }
@@ -168,12 +180,22 @@ impl Router for Leisurely {
     }
 
     fn route(&self, message: &Message) -> Outcome {
+        self.begun.wait();
         self.asked.fetch_add(1, Ordering::SeqCst);
         std::thread::sleep(self.pause);
         Outcome::Published(vec![Publication::new(
             Topic::parse(&format!("out/{}", self.name)).unwrap(),
             message.payload().clone(),
         )])
+    }
+}
+
+/// Has it begin, at the latest when the test fails.
+struct Begin(Arc<Leisurely>);
+
+impl Drop for Begin {
+    fn drop(&mut self) {
+        let _ = self.0.begun.set(());
     }
 }
 
@@ -205,13 +227,14 @@ async fn a_router_that_is_slow_does_not_hold_up_those_that_read_the_same() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_new_router_begins_now_while_old_ones_go_on_far_behind() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_owned();
     let options = Options::settings(|settings| settings.data_dir = Some(data));
     let server = TestServer::start_with(options).await;
-    let old = Leisurely::new("old", Duration::from_micros(500));
+    let old = Leisurely::asleep("old");
+    let begin = Begin(old.clone());
     server.routing.replace(vec![old.clone()]).await;
     server.routing.replace(Vec::new()).await;
     let total = 2_000;
@@ -222,7 +245,8 @@ async fn a_new_router_begins_now_while_old_ones_go_on_far_behind() {
     server.routing.replace(vec![old.clone(), new]).await;
     publish(&server, total..total + 1).await;
     assert_eq!(new_out.next().await, total.to_string());
-    assert!(old.asked() < total, "{}", old.asked());
+    assert_eq!(old.asked(), 0);
+    drop(begin);
     // Whoever comes then disturbs neither.
     let newest = Leisurely::new("newest", Duration::ZERO);
     let new = Leisurely::new("new", Duration::ZERO);
