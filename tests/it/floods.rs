@@ -15,26 +15,16 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::program::Program;
-use crate::support::{TestServer, token};
+use crate::support::token;
 
 fn sized(short: usize, long: usize) -> usize {
     let is_long = std::env::var_os("HOOKBOT_TEST_LONG").is_some();
     if is_long { long } else { short }
 }
 
-/// What this process takes, server and clients together, in bytes.
-fn memory() -> usize {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = text
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<usize>().ok());
-    pages.unwrap_or_default() * 4_096
-}
-
 /// Publishes on one connection, so many times, and tells how long each took.
-async fn publish(server: &TestServer, times: usize) -> Vec<Duration> {
-    let mut stream = server.connect().await;
+async fn publish(address: &str, times: usize) -> Vec<Duration> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!(
         "POST /pub/t HTTP/1.1\r\nHost: h\r\nHookbot-Token: {}\r\nContent-Length: 2\r\n\r\nok",
         token("/pub/t")
@@ -93,16 +83,16 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 async fn wrong_tokens_by_the_thousand_are_refused_and_cost_the_others_nothing_that_lasts() {
     let _alone = ALONE.lock().await;
     let (wrong, good) = (sized(4_000, 100_000), sized(300, 5_000));
-    let server = Arc::new(TestServer::start().await);
-    let mut quiet = publish(&server, good).await;
-    let before = memory();
+    let program = Program::start(&["--memory"]);
+    let mut quiet = publish(&program.address, good).await;
+    let before = program.memory();
 
     let guessing = Arc::new(AtomicBool::new(true));
     let mut guessers = JoinSet::new();
     for guesser in 0..4 {
-        let (server, guessing) = (server.clone(), guessing.clone());
+        let (address, guessing) = (program.address.clone(), guessing.clone());
         guessers.spawn(async move {
-            let mut stream = server.connect().await;
+            let mut stream = TcpStream::connect(address).await.unwrap();
             let mut refused = [0, 0];
             for number in 0..wrong / 4 {
                 let request = format!(
@@ -122,14 +112,14 @@ async fn wrong_tokens_by_the_thousand_are_refused_and_cost_the_others_nothing_th
     }
     let mut busy = Vec::new();
     while busy.len() < good || guessing.load(Ordering::Relaxed) {
-        busy.extend(publish(&server, 50).await);
+        busy.extend(publish(&program.address, 50).await);
     }
     let (mut unauthorized, mut too_many) = (0, 0);
     while let Some(refused) = guessers.join_next().await {
         let [one, other] = refused.unwrap();
         (unauthorized, too_many) = (unauthorized + one, too_many + other);
     }
-    let grown = memory().saturating_sub(before);
+    let grown = program.memory().saturating_sub(before);
     let (quiet, busy) = (p99(&mut quiet), p99(&mut busy));
     println!(
         "{unauthorized} times 401, {too_many} times 429; p99 {quiet:?} alone and {busy:?} beside \
@@ -144,10 +134,10 @@ async fn wrong_tokens_by_the_thousand_are_refused_and_cost_the_others_nothing_th
 async fn half_open_requests_by_the_thousand_keep_nobody_else_waiting() {
     let _alone = ALONE.lock().await;
     let (half_open, good) = (sized(500, 10_000), sized(300, 5_000));
-    let half_open = half_open.min(descriptors() / 2 - 200);
-    let server = TestServer::start().await;
-    let mut quiet = publish(&server, good).await;
-    let before = memory();
+    let half_open = half_open.min(descriptors() - 200);
+    let program = Program::start(&["--memory"]);
+    let mut quiet = publish(&program.address, good).await;
+    let before = program.memory();
 
     let mut stalled = Vec::new();
     for number in 0..half_open {
@@ -155,7 +145,10 @@ async fn half_open_requests_by_the_thousand_keep_nobody_else_waiting() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         let local = [127, 0, 0, 1 + u8::try_from(number % 8).unwrap()];
         socket.bind((local, 0).into()).unwrap();
-        let mut stream = socket.connect(server.address).await.unwrap();
+        let mut stream = socket
+            .connect(program.address.parse().unwrap())
+            .await
+            .unwrap();
         let part: &[u8] = if number % 2 == 0 {
             b"POST /pub/t HTTP/1.1\r\nHost: h\r\nX-Slow: "
         } else {
@@ -164,8 +157,8 @@ async fn half_open_requests_by_the_thousand_keep_nobody_else_waiting() {
         stream.write_all(part).await.unwrap();
         stalled.push(stream);
     }
-    let mut busy = publish(&server, good).await;
-    let each = memory().saturating_sub(before) / half_open;
+    let mut busy = publish(&program.address, good).await;
+    let each = program.memory().saturating_sub(before) / half_open as u64;
     let (quiet, busy) = (p99(&mut quiet), p99(&mut busy));
     println!(
         "{} half-open requests: p99 {quiet:?} without and {busy:?} with them; {each} bytes each",
