@@ -127,6 +127,25 @@ async fn a_responder_leaves_when_its_token_is_no_longer_good() {
 }
 
 #[tokio::test]
+async fn a_responder_that_leaves_is_closed_all_the_same_when_its_token_is_no_longer_good() {
+    let server = TestServer::start().await;
+    let (address, _, mut is_given_up) = endless(false).await;
+    let answers = answers(&server, "/answer/t", address).await;
+    let mut answer = call(&server, "GET", "/call/t", "").await;
+    let begun = timeout(PATIENCE, answer.frame()).await.unwrap();
+    assert!(begun.unwrap().is_ok());
+    answers.stop.cancel();
+    wait_for_responders(&server, 0).await;
+    assert!(is_given_up.try_recv().is_err());
+    let revoked = hookbot_protocol::DenyList::parse(&token("/")).unwrap();
+    server.control.revoke(revoked).await;
+    let given_up = timeout(PATIENCE, is_given_up.recv()).await;
+    given_up.expect("an end");
+    let end = timeout(PATIENCE, answer.frame()).await.unwrap();
+    assert!(end.unwrap().is_err(), "it does not look whole");
+}
+
+#[tokio::test]
 async fn a_responder_that_stops_ends_its_calls_first_and_takes_no_new_ones() {
     let server = TestServer::start().await;
     let (address, more, _gone) = endless(false).await;

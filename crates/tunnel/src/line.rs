@@ -175,6 +175,8 @@ impl<B: CallBody> Upkeep<B> {
 impl<B: CallBody> Drop for Upkeep<B> {
     fn drop(&mut self) {
         self.ends.cut();
+        // Gives back what was not handed over: nobody does that any more.
+        *lock(&self.dispatch) = None;
     }
 }
 
@@ -184,3 +186,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How long a connection may take to end, its close included.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+    use http_body_util::{BodyExt, Empty};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_nobody_hands_over_any_more_is_given_back() {
+        let (near, _far) = tokio::io::duplex(1 << 16);
+        let line = Line::open(Box::new(near), Vec::new(), KeepAlive::default());
+        let (line, upkeep) = line.await.unwrap();
+        let body = Empty::new().map_err(|never| match never {}).boxed();
+        let mut call = pin!(line.call(Request::get("http://h/").body(body).unwrap()));
+        assert!(call.as_mut().now_or_never().is_none());
+        drop(upkeep);
+        let given_back = timeout(PATIENCE, call).await.expect("an end");
+        assert!(matches!(given_back, Err(CallError::NotSent(_))));
+    }
+}

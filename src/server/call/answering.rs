@@ -1,6 +1,7 @@
 //! `GET` as a WebSocket that calls are answered on: the connection becomes a responder.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,20 +126,30 @@ impl Responder {
                 None => std::future::pending().await,
             }
         };
-        let end = tokio::select! {
+        let disowned = async {
+            tokio::select! {
+                () = poll_fn(|context| seat.poll_dismissed(context)) => REVOKED,
+                () = expired => EXPIRED,
+            }
+        };
+        let mut disowned = pin!(disowned);
+        let mut end = tokio::select! {
             () = upkeep.run() => LEFT,
             () = state.close.cancelled() => GOING_AWAY,
-            () = poll_fn(|context| seat.poll_dismissed(context)) => REVOKED,
-            () = expired => EXPIRED,
+            why = &mut disowned => why,
         };
         // No new calls from here on, but those that have a place already.
         drop((presence, counted));
+        if end.0 != CloseCode::Policy {
+            // Those that are under way come to their end, unless the token does before them.
+            tokio::select! {
+                () = upkeep.finish(end.0, end.1) => {}
+                why = &mut disowned => end = why,
+            }
+        }
         let (code, reason) = end;
         if code == CloseCode::Policy {
             upkeep.hang_up(code, reason).await;
-        } else {
-            // Those that are under way come to their end.
-            upkeep.finish(code, reason).await;
         }
         let seconds = began.elapsed().as_secs_f32();
         info!(target: "hookbot::request", %peer, ?path, seconds, reason, "responder gone");
