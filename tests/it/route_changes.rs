@@ -178,7 +178,7 @@ async fn whoever_comes_and_goes_each_rule_publishes_what_is_its_own_once_and_in_
             first >= not_before,
             "rule {rule} came with {first}, before {not_before}"
         );
-        let is_own = |number: &&usize| *number % (rule + 1) == 0 && **number <= end;
+        let is_own = |number: &&usize| number.is_multiple_of(rule + 1) && **number <= end;
         let its: Vec<_> = taken.iter().filter(is_own).collect();
         let missed = its
             .iter()
