@@ -119,7 +119,7 @@ async fn whoever_comes_and_goes_each_rule_publishes_what_is_its_own_once_and_in_
         // Once it is served, the rules are at work.
         reloads(&program).await;
         for rule in &rules {
-            came[*rule].get_or_insert((published(), published()));
+            came[*rule].get_or_insert_with(|| (published(), published()));
         }
         let flowing = tokio::spawn(flow(program.address.clone(), next.clone()));
         let wait = async |messages: usize| {
@@ -135,7 +135,7 @@ async fn whoever_comes_and_goes_each_rule_publishes_what_is_its_own_once_and_in_
             let before = published();
             reload(&program).await;
             for rule in &rules {
-                came[*rule].get_or_insert((before, published()));
+                came[*rule].get_or_insert_with(|| (before, published()));
             }
         }
         wait(random.usize(..150)).await;
@@ -150,7 +150,7 @@ async fn whoever_comes_and_goes_each_rule_publishes_what_is_its_own_once_and_in_
     reloads(&program).await;
     let end = published().next_multiple_of(FOR_ALL);
     came.iter_mut().for_each(|came| {
-        came.get_or_insert((published(), published()));
+        came.get_or_insert_with(|| (published(), published()));
     });
     next.send_replace(end);
     let flowing = tokio::spawn(flow(program.address.clone(), next.clone()));
@@ -178,7 +178,7 @@ async fn whoever_comes_and_goes_each_rule_publishes_what_is_its_own_once_and_in_
             first >= not_before,
             "rule {rule} came with {first}, before {not_before}"
         );
-        let is_own = |number: &&usize| *number % (rule + 1) == 0 && **number <= end;
+        let is_own = |number: &&usize| number.is_multiple_of(rule + 1) && **number <= end;
         let its: Vec<_> = taken.iter().filter(is_own).collect();
         let missed = its
             .iter()
