@@ -490,10 +490,12 @@ mod tests {
         let error = error.unwrap_err();
         assert!(matches!(error, SendError::Lost(_)), "{error}");
 
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        // Bound, so that nobody else gets it, and not listening.
+        let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+        nobody.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = nobody.local_addr().unwrap().to_string();
         // The first may have one more connection that it takes for a good one.
-        let second = target(&url, PathMode::Drop);
+        let second = target(&format!("http://{address}/"), PathMode::Drop);
         let error = second.send(&message, 1).await.unwrap_err();
         assert!(matches!(error, SendError::Connect(_)), "{error}");
         assert!(error.to_string().contains(&address), "{error}");
