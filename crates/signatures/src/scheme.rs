@@ -127,10 +127,7 @@ impl Scheme {
                 (message.verify(secrets, &self.topics)?, true)
             }
             Some(Provider::MicrosoftGraph) => (client_state::verify(secrets, request.body)?, false),
-            // Anybody can have such a text signed, by asking as X does whether anybody is there.
-            Some(Provider::X) if handshake::is_token(request.body) => {
-                return Err(Refusal::MalformedBody);
-            }
+            _ if self.signs_for_anybody(request.body) => return Err(Refusal::MalformedBody),
             _ => self.verify_header(secrets, request)?,
         };
         if let (Some(tolerance), true) = (self.tolerance, is_timed) {
@@ -189,13 +186,17 @@ impl Scheme {
     ///
     /// # Errors
     ///
-    /// When the secret is not one that signs, or only the provider itself can.
+    /// When the secret is not one that signs, only the provider itself can, or no signature would
+    /// make the request verify.
     pub fn sign(
         &self,
         secret: &Secret,
         request: &Request,
         now: u64,
     ) -> Result<Vec<(String, String)>, CannotSign> {
+        if self.signs_for_anybody(request.body) {
+            return Err(Refusal::MalformedBody.into());
+        }
         let mut error = self
             .provider
             .map_or(CannotSign::Secret, CannotSign::Provider);
@@ -208,6 +209,11 @@ impl Scheme {
             }
         }
         Err(error)
+    }
+
+    /// Whether anybody can have this signed, by asking as X does whether anybody is there.
+    fn signs_for_anybody(&self, text: &[u8]) -> bool {
+        self.provider == Some(Provider::X) && handshake::is_token(text)
     }
 
     /// Whether the URL is part of what is signed, so that it has to be known as the provider does.

@@ -129,6 +129,8 @@ fn x_gets_its_token_signed_and_nobody_gets_a_message_signed() {
             .scheme
             .verify(&[secret("cs")], &message.request(), NOW);
         assert_eq!(verified, Err(Refusal::MalformedBody), "{token}");
+        let signed = message.scheme.sign(&secret("cs"), &message.request(), NOW);
+        assert_eq!(signed, Err(Refusal::MalformedBody.into()), "{token}");
     }
     assert_eq!(ask("a&crc_token=b").body(&["cs"]), None);
     assert_eq!(ask("tok").body(&[]), None);
