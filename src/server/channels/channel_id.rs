@@ -86,7 +86,10 @@ impl fmt::Debug for ChannelId {
 /// one or like the signature of a token, percent-encoded or not.
 pub(in crate::server) fn masked(text: &str) -> Cow<'_, str> {
     let decoded = percent_decode_str(text).decode_utf8_lossy();
-    if !decoded.contains(MARK) && runs(&decoded).all(|(digits, _)| digits.len() < TOKEN_DIGITS) {
+    // Each request is logged, and most paths are too short to hold a token.
+    let holds_token = decoded.len() >= TOKEN_DIGITS
+        && runs(&decoded).any(|(digits, _)| digits.len() >= TOKEN_DIGITS);
+    if !decoded.contains(MARK) && !holds_token {
         return text.into();
     }
     let mut parts = decoded.split(MARK);
