@@ -230,6 +230,22 @@ def curl(*arguments, input=b""):
     return run(["curl", "-q", "-sS", "--max-time", str(DEADLINE), *arguments], input=input)
 
 
+def a_hundred_at_once(call):
+    """Makes a hundred calls, each with a body of its own, which has to be its answer, too."""
+    sent = {number: f"<{number}>" * 1_000 for number in range(100)}
+    answers = {}
+
+    def one(number):
+        answers[number] = call(sent[number])
+
+    threads = [threading.Thread(target=one, args=[number]) for number in sent]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == sent
+
+
 def node(script, *arguments, tty=False):
     """Runs a JavaScript program."""
     return Program([shutil.which("node"), HERE / script, *arguments], tty=tty)

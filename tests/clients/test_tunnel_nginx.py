@@ -12,7 +12,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync import client, server as websocket_server
 
 from nginx import Nginx
-from program import DEADLINE, HERE, Hookbot, Program, Server, curl, token
+from program import (
+    DEADLINE,
+    HERE,
+    Hookbot,
+    Program,
+    Server,
+    a_hundred_at_once,
+    curl,
+    token,
+)
 from target import Target
 
 
@@ -152,7 +161,7 @@ def test_events_come_one_by_one(nginx, server, authority):
 
 
 def test_a_hundred_calls_at_a_time_have_their_own_answers(nginx, server, authority, call):
-    together, answers = threading.Barrier(100, timeout=DEADLINE), {}
+    together = threading.Barrier(100, timeout=DEADLINE)
 
     def answer(request):
         # Nobody is answered before all have come.
@@ -160,16 +169,7 @@ def test_a_hundred_calls_at_a_time_have_their_own_answers(nginx, server, authori
         return 200, {}, request.body
 
     tunnel(nginx, authority, Target(answer).url)
-
-    def one(number):
-        answers[number] = call("/", "-d", f"<{number}>" * 1_000).stdout
-
-    threads = [threading.Thread(target=one, args=[number]) for number in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == {number: f"<{number}>" * 1_000 for number in range(100)}
+    a_hundred_at_once(lambda body: call("/", "-d", body).stdout)
 
 
 def test_a_tunnel_comes_back_when_nginx_was_killed(nginx, server, authority, call):

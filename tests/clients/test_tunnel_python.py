@@ -2,11 +2,10 @@
 
 import socket
 import sys
-import threading
 
 import pytest
 
-from program import HERE, Program, curl
+from program import HERE, Program, a_hundred_at_once, curl
 
 
 def responder(server, path="/answer/shop"):
@@ -45,17 +44,7 @@ def test_bodies_pass_whatever_their_length(server, tmp_path, length):
 
 def test_a_hundred_calls_have_their_own_answers(server):
     _, url = responder(server)
-    answers = {}
-
-    def call(number):
-        answers[number] = curl("-d", f"<{number}>" * 1_000, url).stdout
-
-    threads = [threading.Thread(target=call, args=[number]) for number in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == {number: f"<{number}>" * 1_000 for number in range(100)}
+    a_hundred_at_once(lambda body: curl("-d", body, url).stdout)
 
 
 def test_a_caller_that_hangs_up_takes_its_call_back(server):
