@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use hookbot_routers::{Router, Rule};
 use tokio::sync::Mutex;
-use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use super::deliveries::{Deliveries, Delivery};
@@ -246,14 +245,9 @@ impl Configuration {
 
     /// Reloads whenever the file changes, until dropped.
     pub(super) async fn watch(&self) {
-        let mut seen = Fingerprint::of(&self.file.file);
         loop {
-            sleep(WATCH_INTERVAL).await;
-            let now = Fingerprint::of(&self.file.file);
-            // One that still changes may be half written.
-            let is_at_rest = now == seen;
-            seen = now;
-            if is_at_rest && now != self.current.lock().await.fingerprint {
+            let now = Fingerprint::at_rest(&self.file.file, WATCH_INTERVAL).await;
+            if now != self.current.lock().await.fingerprint {
                 self.reload().await;
             }
         }

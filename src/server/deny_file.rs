@@ -33,13 +33,10 @@ impl DenyFile {
     /// Applies what the file says whenever it changes, until dropped. A file that can't be used is
     /// logged, and what was revoked stays so.
     pub(super) async fn watch(mut self, control: Control) {
-        let mut last = self.seen;
         loop {
-            tokio::time::sleep(WATCH_INTERVAL).await;
-            let now = Fingerprint::of(&self.file);
             // What is half written would give back what is still to be in it.
-            let is_at_rest = std::mem::replace(&mut last, now) == now;
-            if now == self.seen || !is_at_rest {
+            let now = Fingerprint::at_rest(&self.file, WATCH_INTERVAL).await;
+            if now == self.seen {
                 continue;
             }
             self.seen = now;
